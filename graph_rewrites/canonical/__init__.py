@@ -1,0 +1,104 @@
+"""Any model to canonical form, the one form that rules, scores and layers are written for.
+
+The passes, in order; each is a file:
+
+1. `functions`: local functions are inlined, operators younger than opset 21 expanded.
+2. `opset`: operator set 18 to 21, IR 10.
+3. `constants`: Constant nodes become initializers.
+4. `inference_mode`: Dropout goes; batch statistics are refused.
+5. `identities`: Identity goes.
+6. `padding`: every window names its own pads.
+7. `batch`: a fixed batch becomes symbolic where images provably stay apart.
+8. `folding`: what depends on no image is computed.
+9. `widening`: 16-bit arithmetic becomes float32.
+
+The outputs of the canonical model equal the original's, for every image. Tensors that still exist
+keep their names. What was done is stamped into the model's metadata: see `canonical_facts`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import onnx
+
+from graph_rewrites import weights
+from graph_rewrites.canonical.batch import free_batch
+from graph_rewrites.canonical.constants import lift_constants
+from graph_rewrites.canonical.facts import KEY, canonical_facts, write_stamp
+from graph_rewrites.canonical.folding import fold_constants
+from graph_rewrites.canonical.functions import inline_local_functions
+from graph_rewrites.canonical.identities import remove_identities
+from graph_rewrites.canonical.inference_mode import settle_inference_mode
+from graph_rewrites.canonical.opset import convert_opset
+from graph_rewrites.canonical.padding import make_pads_explicit
+from graph_rewrites.canonical.widening import widen
+from graph_rewrites.graph import Graph, normalise
+from graph_rewrites.node import subgraph_captures
+
+__all__ = ["canonical_facts", "canonicalize", "open_canonical"]
+
+Batch = Literal["free", "keep"]
+
+
+def canonicalize(model: onnx.ModelProto, batch: Batch = "free") -> onnx.ModelProto:
+    """Return the canonical form of a model: the same function in the form that we differentiate.
+
+    Args:
+        model: any model; it is not changed. One that is canonical already is returned as a copy.
+        batch: "free" makes a fixed leading dimension of the inputs and outputs symbolic where that
+            is right, and says in a log message why where it is not; "keep" leaves it as it is.
+
+    Returns:
+        A model of opset 18 to 21 with the same inputs and outputs.
+
+    Raises:
+        ModelError: the model cannot be used; `UnsupportedOperatorError` names an operator that has
+            no canonical form, `UnknownShapeError` a size that must be fixed.
+        ValueError: `batch` is neither "free" nor "keep".
+    """
+    if canonical_facts(model):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy
+    return open_canonical(model, batch).export()
+
+
+def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
+    """Open a model for editing in its canonical form: `Graph(canonicalize(model))`, but quicker.
+
+    The weights are set aside and never copied, converted or looked at on the way.
+    """
+    if batch not in ("free", "keep"):
+        raise ValueError(f"batch is {batch!r}, but must be 'free' or 'keep'")
+    if canonical_facts(model):
+        return Graph(model)
+    light, bulk = weights.detach(model)
+    normalise(light)
+    light = inline_local_functions(_sorted(light))
+    lift_constants(light, bulk)
+    before = {node.op_type for node in light.graph.node}
+    light = convert_opset(light)
+    lift_constants(light, bulk)  # those that the converter made
+    graph = Graph(light, bulk)
+    settle_inference_mode(graph)
+    rewritten = before - {node.op_type for node in graph.nodes}
+    remove_identities(graph)
+    make_pads_explicit(graph)
+    fold_constants(graph, shapes=False)
+    reached = free_batch(graph) if batch == "free" else "keep"
+    fold_constants(graph)
+    widened = widen(graph)
+    remove_identities(graph)
+    graph.metadata[KEY] = write_stamp(reached, widened, rewritten)
+    return graph
+
+
+def _sorted(light: onnx.ModelProto) -> onnx.ModelProto:
+    """`light` with producers before consumers, as every tool of the standard requires."""
+    pending = {name for node in light.graph.node for name in node.output if name}
+    for node in light.graph.node:
+        if not pending.isdisjoint((*node.input, *subgraph_captures(node))):
+            return Graph(light).export()  # the door sorts
+        pending.difference_update(node.output)
+    return light

@@ -1,0 +1,164 @@
+"""Compute what depends on no image: constants behind shape operators, and shape arithmetic.
+
+Only what makes the model no larger. Weights that are stored small stay so: a DequantizeLinear, a
+Cast of 16-bit weights or an expansion of a constant is left to the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.reference
+from onnx import TensorProto
+
+from graph_rewrites.canonical.values import Values
+from graph_rewrites.graph import Graph
+from graph_rewrites.node import Node
+
+_LARGEST_BYTES = 1 << 20  # moving more takes time and gains nothing: the runtime does it too
+_FREE_BYTES = 64  # constants up to this size may grow out of smaller ones
+
+_MOVES = frozenset(
+    "Cast Concat Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose "
+    "Unsqueeze".split()
+)
+_EXACT = frozenset("Add Ceil Div Equal Floor Greater Less Max Min Mul Neg Not Sqrt Sub Where".split())
+_INTEGER = frozenset("ConstantOfShape Mod Range ReduceMax ReduceMin ReduceProd ReduceSum Size".split())
+_GROWING = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
+
+_HALF = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+def fold_constants(graph: Graph, shapes: bool = True) -> None:
+    """Replace what can be computed now by initializers of the same name.
+
+    Operators are computed here where they only move numbers, or where IEEE 754 leaves no choice of
+    the result.
+
+    Args:
+        graph: a graph in topological order.
+        shapes: whether the fixed dimensions of tensors count as known. They must not while the
+            batch is still fixed: it would be folded in.
+    """
+    values = Values(graph)
+    outputs = set(graph.outputs)
+    folded: list[Node] = []
+    reshaping = False
+    for node in graph.nodes:
+        if node.domain or len(node.outputs) != 1 or node.output in outputs:
+            continue
+        result = _computed(graph, node)
+        if result is None and shapes and values.visit(node):
+            result = _told(graph, values, node.output)
+        if result is not None:
+            graph.add_initializer(node.output, result)
+            folded.append(node)
+            reshaping |= result.dtype.kind == "i"
+    sources = [name for node in folded for name in node.inputs]
+    graph.remove(folded)
+    _remove_idle(graph, sources)
+    if reshaping:
+        graph.infer()  # sizes that were computed are known now
+
+
+def _computed(graph: Graph, node: Node) -> np.ndarray | None:
+    """The result of a node whose inputs are all constant; None where it is to stay a node."""
+    inputs = [name for name in node.inputs if name]
+    if not inputs or not all(name in graph.initializers for name in inputs):
+        return None
+    budget = max(_FREE_BYTES, sum(_bytes(graph, name) for name in inputs if _only(graph, name, node)))
+    if not _allowed(graph, node, inputs) or not _fits(graph, node, budget):
+        return None
+    result = _evaluate(node, {name: graph.constant(name) for name in inputs})
+    return result if result is not None and result.nbytes <= budget else None
+
+
+def _allowed(graph: Graph, node: Node, inputs: Iterable[str]) -> bool:
+    if any(graph.bulk(name).data_location == TensorProto.EXTERNAL for name in inputs):
+        return False
+    kinds = {graph.initializers[name].data_type for name in inputs}
+    if node.op_type in _MOVES:
+        return kinds <= _NUMBERS and not (node.op_type == "Cast" and kinds & _HALF)
+    if node.op_type in _EXACT:
+        return kinds <= _NUMBERS - _HALF
+    return node.op_type in _INTEGER and kinds <= _INTEGERS
+
+
+def _fits(graph: Graph, node: Node, budget: int) -> bool:
+    """Whether the result will be no larger than `budget`, judged before it is computed."""
+    if any(_bytes(graph, name) > _LARGEST_BYTES for name in node.inputs if name):
+        return False
+    known = graph.type(node.output)
+    dims = [dim for dim in known.shape or () if isinstance(dim, int)]
+    if known.shape is None or len(dims) < len(known.shape) or not known.elem_type:
+        return node.op_type not in _GROWING
+    return prod(dims) * _item_bytes(known.elem_type) <= budget
+
+
+def _bytes(graph: Graph, name: str) -> int:
+    tensor = graph.initializers[name]
+    return prod(tensor.dims) * _item_bytes(tensor.data_type)
+
+
+def _item_bytes(elem_type: int) -> int:
+    return int(onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
+
+
+def _only(graph: Graph, name: str, node: Node) -> bool:
+    return graph.consumers(name) == [node] and name not in graph.outputs
+
+
+def _evaluate(node: Node, feeds: dict[str, np.ndarray | None]) -> np.ndarray | None:
+    proto = onnx.NodeProto(op_type=node.op_type, input=node.inputs, output=[node.output])
+    proto.attribute.extend(node.attributes.values())
+    untyped = [onnx.ValueInfoProto(name=name) for name in feeds]
+    graph = onnx.helper.make_graph([proto], "g", untyped, [onnx.ValueInfoProto(name=node.output)])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", node.opset)], ir_version=10
+    )
+    try:
+        with np.errstate(all="ignore"):
+            (result,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # the reference may refuse in any way; the runtime will judge the node
+        return None
+    return np.asarray(result)
+
+
+def _told(graph: Graph, values: Values, tensor: str) -> np.ndarray | None:
+    numbers, value = values.numbers(tensor), values.get(tensor)
+    if numbers is None or value is None:
+        return None
+    dtype = np.int32 if graph.type(tensor).elem_type == TensorProto.INT32 else np.int64
+    return np.array(numbers, dtype).reshape(value.shape)
+
+
+def _remove_idle(graph: Graph, tensors: Iterable[str]) -> None:
+    """Remove the nodes that were there only to compute `tensors`."""
+    pending = list(tensors)
+    outputs = set(graph.outputs)
+    while pending:
+        node = graph.producer(pending.pop())
+        if node is None or any(o in outputs or graph.consumers(o) for o in node.outputs if o):
+            continue
+        pending.extend(node.inputs)
+        graph.remove([node])
+
+
+_INTEGERS = frozenset(
+    {
+        TensorProto.BOOL,
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+        TensorProto.UINT8,
+        TensorProto.UINT16,
+        TensorProto.UINT32,
+        TensorProto.UINT64,
+    }
+)
+_NUMBERS = _INTEGERS | _HALF | {TensorProto.FLOAT, TensorProto.DOUBLE}

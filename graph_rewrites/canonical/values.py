@@ -1,0 +1,181 @@
+"""What small integer tensors (shapes, axes, sizes) hold, as far as it can be told without an image.
+
+A value is an array of entries: a number; `BATCH` for exactly the number of images; None for a
+number that is not known but is the same for any number of images. Following shape arithmetic on
+such arrays shows, for instance, that `Reshape(x, Concat(Shape(x)[:1], [-1]))` keeps the batch.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from onnx import TensorProto
+
+from graph_rewrites.graph import Graph
+from graph_rewrites.node import Node
+
+Value = np.ndarray
+"""An object array of entries, of rank 0 or 1."""
+
+_LARGEST = 64  # longer tensors hold no shapes
+_INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32})
+
+
+class _Batch:
+    def __repr__(self) -> str:
+        return "BATCH"
+
+
+BATCH: Final = _Batch()
+"""The entry that stands for the number of images."""
+
+
+class Values:
+    """Follows integer tensors through a graph, node by node in topological order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._known: dict[str, Value] = {}
+
+    def get(self, tensor: str) -> Value | None:
+        """The entries of `tensor`; None where it holds no integers or not even their number is known."""
+        if tensor in self._known:
+            return self._known[tensor]
+        known = self._graph.type(tensor)
+        dims = [dim for dim in known.shape or () if isinstance(dim, int)]
+        if known.elem_type not in _INTEGERS or known.shape is None or len(dims) < len(known.shape):
+            return None
+        if len(dims) > 1 or np.prod(dims, dtype=int) > _LARGEST:
+            return None
+        constant = self._graph.constant(tensor)
+        return np.full(dims, None) if constant is None else constant.astype(object)
+
+    def numbers(self, tensor: str) -> list[int] | None:
+        """The entries of `tensor` where all are numbers, else None."""
+        value = self.get(tensor)
+        if value is None or not all(isinstance(entry, int) for entry in value.reshape(-1)):
+            return None
+        return [int(entry) for entry in value.reshape(-1)]
+
+    def counts_images(self, tensor: str) -> bool:
+        """Whether `tensor` is known to hold the number of images."""
+        value = self._known.get(tensor)
+        return value is not None and any(entry is BATCH for entry in value.reshape(-1))
+
+    def visit(self, node: Node, batch_axis: int | None = None) -> bool:
+        """Learn what `node` computes where that is shape arithmetic, and say whether it is.
+
+        Args:
+            node: the next node; for one that is no Shape no input may be a tensor of images.
+            batch_axis: for a Shape, the axis of its input that counts the images.
+        """
+        if node.domain or node.op_type not in _OPERATORS:
+            return False
+        try:
+            if node.op_type == "Shape":
+                value = self._shape(node, batch_axis)
+            else:
+                value = _OPERATORS[node.op_type](node, *(self._entries(i) for i in node.inputs))
+        except (TypeError, ValueError, IndexError):  # an operand, index or axis is not known
+            return False
+        self._known[node.output] = value
+        return True
+
+    def _entries(self, tensor: str) -> Value | None:
+        value = self.get(tensor) if tensor else None
+        if tensor and value is None:
+            raise ValueError(tensor)
+        return value
+
+    def _shape(self, node: Node, batch_axis: int | None) -> Value:
+        shape = self._graph.shape(node.input(0))
+        if shape is None:
+            raise ValueError(node.input(0))
+        entries = [dim if isinstance(dim, int) else None for dim in shape]
+        value = _array(entries)
+        if batch_axis is not None:
+            value[batch_axis] = BATCH
+        return value[slice(node.attr("start", 0), node.attr("end"))]
+
+
+def _array(entries: list[Any]) -> Value:
+    value = np.empty(len(entries), object)
+    value[:] = entries
+    return value
+
+
+def _ints(value: Value) -> np.ndarray:
+    return value.astype(np.int64)  # raises TypeError where an entry is no number
+
+
+def _gather(node: Node, data: Value, indices: Value) -> Value:
+    return np.asarray(data[_ints(indices)], object)
+
+
+def _slice(
+    node: Node, data: Value, starts: Value, ends: Value, axes: Value | None = None,
+    steps: Value | None = None,
+) -> Value:  # fmt: skip
+    step = 1 if steps is None else int(steps[0])
+    return data[int(starts[0]) : int(ends[0]) : step]
+
+
+def _concat(node: Node, *parts: Value) -> Value:
+    return np.concatenate(parts)
+
+
+def _unsqueeze(node: Node, data: Value, axes: Value) -> Value:
+    return data.reshape(-1) if data.ndim == 0 else _fail()
+
+
+def _squeeze(node: Node, data: Value, axes: Value | None = None) -> Value:
+    return data.reshape(()) if data.size == 1 else _fail()
+
+
+def _same(node: Node, data: Value) -> Value:
+    return data if node.attr("to", TensorProto.INT64) in _INTEGERS else _fail()
+
+
+def _fail() -> Value:
+    raise ValueError
+
+
+def _arithmetic(compute: Callable[[int, int], int], neutral: int) -> Callable[..., Value]:
+    """An elementwise operator; on the number of images only its neutral element can act."""
+
+    def entry(a: Any, b: Any) -> Any:
+        if a is BATCH and b == neutral:
+            return BATCH
+        if a is BATCH or b is BATCH:
+            raise ValueError
+        return None if a is None or b is None else compute(a, b)
+
+    def apply(node: Node, a: Value, b: Value) -> Value:
+        return np.asarray(np.frompyfunc(entry, 2, 1)(a, b), object)
+
+    return apply
+
+
+def _divide(a: int, b: int) -> int:
+    if a < 0 or b <= 0:
+        raise ValueError
+    return a // b
+
+
+_OPERATORS: dict[str, Callable[..., Value]] = {
+    "Shape": _fail,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Cast": _same,
+    "Identity": _same,
+    "Add": _arithmetic(operator.add, 0),
+    "Sub": _arithmetic(operator.sub, 0),
+    "Mul": _arithmetic(operator.mul, 1),
+    "Div": _arithmetic(_divide, 1),
+}

@@ -1,0 +1,215 @@
+"""Feature maps: list them under names that people know, choose one, and find it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from graph_rewrites.canonical import open_canonical
+from graph_rewrites.default_layer import default_layer
+from graph_rewrites.errors import ModelError, UnknownTensorError
+from graph_rewrites.graph import Graph, Shape
+from graph_rewrites.layer_names import module_paths, under, within
+from graph_rewrites.layouts import Layouts, Picture, find_layouts
+from graph_rewrites.network import (
+    Way,
+    carries_values,
+    display_name,
+    network_consumers,
+    network_inputs,
+    network_outputs,
+    way_to,
+)
+from graph_rewrites.scores import Scores, find_scores
+from graph_rewrites.stamps import is_original
+
+Stride = tuple[int | float, ...]
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A tensor that class activation maps can be taken of.
+
+    Attributes:
+        tensor: its name; of a quantised value the float's in front of the QuantizeLinear.
+        path: the module path of the layer that computes it, "" where the file does not tell it.
+        shape: its shape, batch first.
+        channel_axis: the axis of the channels.
+        stride: input pixels per position along each spatial axis, None where a size is not fixed.
+        default: whether it is the layer that is used when none is named.
+        tokens: None for a map; for a grid of tokens its height, its width and how many leading
+            tokens to drop.
+    """
+
+    tensor: str
+    path: str
+    shape: Shape
+    channel_axis: int
+    stride: Stride | None
+    default: bool
+    tokens: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Where a tensor or layer is read and differentiated.
+
+    Attributes:
+        name: the name as it was given.
+        tensor: where the value is read: for a quantised value the DequantizeLinear behind it.
+        gradient_at: the tensor whose cotangent is the gradient: for a quantised value the
+            integers, which several DequantizeLinear may read.
+        feature_map: the name under which `find_feature_maps` lists it, if it does.
+    """
+
+    name: str
+    tensor: str
+    gradient_at: str
+    feature_map: str
+
+
+def feature_maps(model: onnx.ModelProto) -> tuple[FeatureMap, ...]:
+    """`find_feature_maps` of a model, in its canonical form."""
+    return find_feature_maps(open_canonical(model))
+
+
+def find_feature_maps(graph: Graph, scores: Scores | None = None) -> tuple[FeatureMap, ...]:
+    """List every tensor of a canonical graph that a class activation map can be taken of.
+
+    Listed are tensors with positions, channels and a known layout, on the way from an input to the
+    scores, in the order in which they are computed. A network without scores is listed as a whole
+    and has no default.
+
+    Args:
+        graph: the graph; what earlier calls added to it is overlooked.
+        scores: the scores, if they are known already.
+    """
+    if scores is None:
+        try:
+            scores = find_scores(graph)
+        except ModelError:
+            scores = None
+    way = way_to(graph, [scores.tensor] if scores is not None else network_outputs(graph))
+    layouts = find_layouts(graph, way)
+    chosen = _default(graph, way, layouts, scores)
+    paths = module_paths(way.nodes)
+    return tuple(
+        FeatureMap(
+            tensor,
+            paths[node.output],
+            shape,
+            axis,
+            _stride(layouts.picture, shape, axis),
+            tensor == chosen,
+        )
+        for node in way.nodes
+        for tensor in way.results(node)
+        if (found := _as_map(graph, layouts, tensor)) is not None
+        for shape, axis in [found]
+    )
+
+
+def resolve(graph: Graph, name: str, maps: Sequence[FeatureMap] | None = None) -> Resolved:
+    """Find a tensor by its name, or a layer by its path or its index among the feature maps.
+
+    Args:
+        graph: the canonical graph.
+        name: a tensor of the network, an input included; a module path ("layer4" is the last map
+            at or under that path); or an index ("-1").
+        maps: the feature maps, if they are known already.
+
+    Raises:
+        UnknownTensorError: nothing of this name; the message suggests the nearest.
+    """
+    tensor = name if _is_network_tensor(graph, name) else _by_layer(graph, name, maps)
+    listed = display_name(graph, tensor)
+    integers = _integers(graph, tensor)
+    if integers is None:
+        return Resolved(name, tensor, tensor, listed)
+    return Resolved(name, _dequantized(graph, integers, tensor), integers, listed)
+
+
+def _default(graph: Graph, way: Way, layouts: Layouts, scores: Scores | None) -> str | None:
+    if scores is None:
+        return None
+    axis = scores.class_axis
+    size = (graph.shape(scores.tensor) or ())[axis] if axis is not None else 1
+    count = size if isinstance(size, int) else scores.classes
+    chosen = default_layer(graph, way, layouts, scores.tensor, count)
+    return None if chosen is None else display_name(graph, chosen)
+
+
+def _as_map(graph: Graph, layouts: Layouts, tensor: str) -> tuple[Shape, int] | None:
+    """Shape and channel axis of a tensor that is listed, None for the others."""
+    layout, shape = layouts.by_tensor.get(tensor), graph.shape(tensor)
+    axis = layout.channel_axis if layout is not None else None
+    if axis is None or shape is None or display_name(graph, tensor) != tensor:
+        return None
+    positions = [dim for i, dim in enumerate(shape) if i not in (0, axis)]
+    return (shape, axis) if any(dim != 1 for dim in positions) else None
+
+
+def _stride(picture: Picture | None, shape: Shape, channel_axis: int) -> Stride | None:
+    if picture is None:
+        return None
+    sizes = [dim for i, dim in enumerate(shape) if i not in (0, channel_axis)]
+    whole = [picture.shape[axis] for axis in picture.spatial_axes]
+    if len(sizes) != len(whole):
+        return None
+    steps: list[int | float] = []
+    for large, small in zip(whole, sizes, strict=True):
+        if not isinstance(large, int) or not isinstance(small, int) or not small:
+            return None
+        steps.append(large // small if large % small == 0 else large / small)
+    return tuple(steps)
+
+
+def _is_network_tensor(graph: Graph, name: str) -> bool:
+    node = graph.producer(name)
+    return is_original(node) if node is not None else name in network_inputs(graph)
+
+
+def _by_layer(graph: Graph, name: str, maps: Sequence[FeatureMap] | None) -> str:
+    listed = find_feature_maps(graph) if maps is None else maps
+    paths = {m.tensor: m.path for m in listed if m.path}
+    found = under(name, paths) if name else []
+    found = found or _by_index(name, listed) or within(name, paths)
+    if not found:
+        tensors = [o for node in graph.nodes if is_original(node) for o in node.outputs if o]
+        known = dict.fromkeys([*paths.values(), *network_inputs(graph), *tensors])
+        raise UnknownTensorError.of("layer or tensor", name, known)
+    return found[-1]
+
+
+def _by_index(name: str, listed: Sequence[FeatureMap]) -> list[str]:
+    try:
+        return [listed[int(name)].tensor]
+    except (ValueError, IndexError):
+        return []
+
+
+def _integers(graph: Graph, tensor: str) -> str | None:
+    """The quantised tensor that stands for `tensor`: itself, or what its only reader makes of it.
+
+    Graph inputs stand for themselves, whatever their type.
+    """
+    node = graph.producer(tensor)
+    if node is None:
+        return None
+    if not graph.is_float(tensor):
+        return tensor if carries_values(graph, tensor) else None
+    if node.op_type == "DequantizeLinear" and graph.producer(node.input(0)) is not None:
+        return node.input(0)
+    readers = network_consumers(graph, tensor)
+    if len(readers) == 1 and readers[0].op_type == "QuantizeLinear":
+        return readers[0].output
+    return None
+
+
+def _dequantized(graph: Graph, integers: str, tensor: str) -> str:
+    """A DequantizeLinear output behind `integers`, `tensor` if it is one; else they themselves."""
+    readers = network_consumers(graph, integers)
+    found = [node.output for node in readers if node.op_type == "DequantizeLinear"]
+    return tensor if tensor in found else next(iter(found), integers)

@@ -1,0 +1,183 @@
+"""Facts about quantised tensors: what follows a QuantizeLinear, and ReLUs that hide in one.
+
+The runtime's quantiser removes every Relu and Clip whose work the saturation of the QuantizeLinear
+behind it already does. Guided backpropagation would silently become the plain gradient if those
+sites were not found again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from graph_rewrites.emit import Emitter
+from graph_rewrites.graph import Graph
+from graph_rewrites.node import Node
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A per-tensor QuantizeLinear.
+
+    Attributes:
+        tensor: the integers.
+        scale: size of one step.
+        zero_point: the integer that stands for 0.
+        top: the greatest integer of the type.
+        dtype: the integer type.
+    """
+
+    tensor: str
+    scale: float
+    zero_point: int
+    top: int
+    dtype: np.dtype
+
+
+def quantization(graph: Graph, tensor: str, node: Node | None = None) -> Quantization | None:
+    """The quantisation of `tensor` by `node`, or by its only reader; None where there is none."""
+    if node is None:
+        readers = graph.consumers(tensor)
+        if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+            return None
+        node = readers[0]
+    scale = graph.constant(node.input(1))
+    if scale is None or scale.size != 1:
+        return None
+    point = graph.constant(node.input(2)) if node.input(2) else np.zeros((), np.uint8)
+    if point is None:
+        return None
+    return Quantization(
+        node.output,
+        float(scale.reshape(())),
+        int(point.reshape(())),
+        int(np.iinfo(point.dtype).max),
+        point.dtype,
+    )
+
+
+_TRANSPARENT = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+_SIGNED = frozenset(
+    {
+        "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Sum", "Mul",
+        "BatchNormalization", "InstanceNormalization", "LayerNormalization",
+        "GroupNormalization", "LRN",
+    }
+)  # fmt: skip
+_NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax", "HardSigmoid", "Exp", "Abs", "Sqrt"})
+_KEEPS_SIGN = frozenset(
+    {
+        "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Concat", "Add", "Sum",
+        "Mul", "ReduceMean", "ReduceSum", "ReduceMax", "DequantizeLinear", "Dropout", "Resize",
+        "Pad", "LRN",
+    }
+)  # fmt: skip
+
+
+def saturates_as_relu(graph: Graph, node: Node) -> bool:
+    """Whether the QuantizeLinear `node` does the work of a ReLU that the quantiser removed.
+
+    Three conditions, each needed (measured: 5 of 5, 35 of 35 and none too many): its zero point is
+    its type's least value; it quantises the result of an operator that yields both signs, seen
+    through layout operators; and that result is not provably non-negative already.
+    """
+    q = quantization(graph, node.input(0), node)
+    if q is None or q.zero_point != np.iinfo(q.dtype).min:
+        return False
+    producer = _behind_layout(graph, node.input(0))
+    if producer is None or producer.op_type not in _SIGNED:
+        return False
+    return not non_negative(graph, producer.output)
+
+
+def non_negative(graph: Graph, tensor: str) -> bool:
+    """Whether `tensor` is provably ≥ 0 from the operators that compute it."""
+    pending, seen = [tensor], set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        value = graph.constant(name)
+        if value is not None:
+            if value.size and value.min() < 0:
+                return False
+            continue
+        node = graph.producer(name)
+        if node is None:
+            return False
+        if node.op_type in _NON_NEGATIVE or _clips_below_zero(graph, node):
+            continue
+        if node.op_type == "QuantizeLinear":
+            q = quantization(graph, node.input(0), node)
+            if q is None or q.zero_point != np.iinfo(q.dtype).min:
+                pending.append(node.input(0))
+        elif node.op_type in _TRANSPARENT | {"MaxPool", "Dropout", "DequantizeLinear"}:
+            pending.append(node.input(0))
+        elif node.op_type in _KEEPS_SIGN:
+            pending.extend(i for i in node.inputs if i and graph.is_float(i))
+        else:
+            return False
+    return True
+
+
+def _clips_below_zero(graph: Graph, node: Node) -> bool:
+    low = graph.constant(node.input(1)) if node.op_type == "Clip" and node.input(1) else None
+    return low is not None and bool(low.min() >= 0)
+
+
+def _behind_layout(graph: Graph, tensor: str) -> Node | None:
+    node = graph.producer(tensor)
+    while node is not None and node.op_type in _TRANSPARENT:
+        node = graph.producer(node.input(0))
+    return node
+
+
+INTEGER_LAYOUT = frozenset(
+    {
+        "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Slice",
+        "Split", "Pad", "MaxPool", "Resize", "Gather",
+    }
+)  # fmt: skip
+"""Operators that move integers without computing with them."""
+
+
+def is_raw(graph: Graph, tensor: str) -> bool:
+    """Whether the integers in `tensor` are the picture's own, not a QuantizeLinear's."""
+    node = graph.producer(tensor)
+    while node is not None and node.op_type in INTEGER_LAYOUT:
+        tensor = node.input(0)
+        node = graph.producer(tensor)
+    return node is None and tensor in graph.inputs
+
+
+def behind_quantization(graph: Graph, tensor: str) -> str:
+    """The DequantizeLinear output behind a float that only a QuantizeLinear reads; else itself.
+
+    A rule that read the float itself would take its operator out of the runtime's integer kernels.
+    """
+    q = quantization(graph, tensor) if graph.is_float(tensor) else None
+    readers = graph.consumers(q.tensor) if q is not None else []
+    return next((n.output for n in readers if n.op_type == "DequantizeLinear"), tensor)
+
+
+def dequantized(op: Emitter, tensor: str) -> str:
+    """`tensor` as float32: itself, or the DequantizeLinear behind it, added where there is none.
+
+    Never the float in front of a QuantizeLinear: tapping that one would take the convolution out
+    of the runtime's integer kernels.
+    """
+    graph = op.graph
+    if graph.is_float(tensor):
+        return tensor
+    for node in graph.consumers(tensor):
+        if node.op_type == "DequantizeLinear":
+            return node.output
+    source = graph.producer(tensor)
+    while source is not None and source.op_type in INTEGER_LAYOUT:
+        source = graph.producer(source.input(0))
+    if source is None or source.op_type != "QuantizeLinear":
+        return str(op.Cast(tensor, to=onnx.TensorProto.FLOAT))
+    return str(op.DequantizeLinear(tensor, source.input(1), source.input(2) or None))

@@ -1,0 +1,57 @@
+"""Give the ReLUs of an existing backward graph another rule."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+
+from graph_rewrites.errors import UnknownTensorError
+from graph_rewrites.graph import Graph
+from graph_rewrites.node import Node
+from graph_rewrites.reverse import backward_emitter, emit_relu, sweeps
+from graph_rewrites.rules.relu import RELU_RULES
+from graph_rewrites.stamps import CT_KEY, FORWARD_KEY, PREFIX_KEY, RULE_KEY, SWEEPS_KEY, is_original
+
+
+def replace_relu_rule(
+    model: onnx.ModelProto, relu: str, prefix: str = "grad"
+) -> onnx.ModelProto:
+    """Rewrite the ReLU backward nodes of one backward graph, and nothing else.
+
+    Args:
+        model: a model that `differentiate` returned.
+        relu: the new rule: "gradient", "deconvnet" or "guided".
+        prefix: which backward graph.
+
+    Raises:
+        UnknownTensorError: the model has no backward graph of this prefix.
+    """
+    if relu not in RELU_RULES:
+        raise ValueError(f"relu must be one of {', '.join(RELU_RULES)}, not {relu!r}")
+    graph = Graph(model)
+    record = sweeps(graph)
+    if prefix not in record:
+        raise UnknownTensorError.of("backward graph with the prefix", prefix, record)
+    settings = record[prefix]
+    forward = {node.output: node for node in graph.nodes if is_original(node)}
+    for name, group in _relu_groups(graph, prefix).items():
+        ct = next(node.metadata[CT_KEY] for node in group if CT_KEY in node.metadata)
+        graph.remove(group)
+        op = backward_emitter(graph, prefix, name, forward[name].op_type, relu)
+        emit_relu(op, forward[name], relu, ct)  # under the name that has just become free
+    record[prefix] = {**settings, "relu": relu}
+    graph.metadata[SWEEPS_KEY] = json.dumps(record, sort_keys=True)
+    graph.sort()
+    return graph.export()
+
+
+def _relu_groups(graph: Graph, prefix: str) -> dict[str, list[Node]]:
+    """Backward nodes of each ReLU, by the forward node's first output."""
+    groups: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        ours = node.metadata.get(PREFIX_KEY) == prefix
+        if ours and node.metadata.get(RULE_KEY) in RELU_RULES:
+            groups.setdefault(node.metadata[FORWARD_KEY], []).append(node)
+    return {name: group for name, group in groups.items() if any(CT_KEY in n.metadata for n in group)}
+

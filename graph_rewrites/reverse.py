@@ -1,0 +1,311 @@
+"""The reverse sweep: carry cotangents from the explained tensor back to what was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from graph_rewrites.activity import active_tensors
+from graph_rewrites.canonical import open_canonical
+from graph_rewrites.emit import Emitter
+from graph_rewrites.errors import (
+    MissingRuleError,
+    NameClashError,
+    NoGradientPathError,
+    RuleError,
+    UnsupportedControlFlowError,
+)
+from graph_rewrites.graph import Graph, TensorType
+from graph_rewrites.layers import resolve
+from graph_rewrites.node import Node
+from graph_rewrites.order import topological
+from graph_rewrites.quantized import behind_quantization
+from graph_rewrites.rules import DEFAULT_RULES
+from graph_rewrites.rules.quantization import quantize_vjp
+from graph_rewrites.rules.relu import RELU_RULES, clip_vjp, relu_site
+from graph_rewrites.rules.table import Rule, RuleTable
+from graph_rewrites.scores import find_scores
+from graph_rewrites.stamps import (
+    CT_KEY,
+    FORWARD_KEY,
+    OP_KEY,
+    PREFIX_KEY,
+    RULE_KEY,
+    SWEEPS_KEY,
+    is_original,
+)
+
+OTHER_ACTIVATIONS = ("gradient", "positive", "strict")
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+
+
+def differentiate(
+    model: onnx.ModelProto,
+    wrt: Sequence[str],
+    of: str | None = None,
+    relu: str = "gradient",
+    other_activations: str = "gradient",
+    rules: RuleTable = DEFAULT_RULES,
+    prefix: str = "grad",
+) -> onnx.ModelProto:
+    """Append an explicit backward graph to a model.
+
+    Args:
+        model: any CNN; one that is not canonical yet is canonicalised with a free batch.
+        wrt: tensors or layer paths to differentiate with respect to.
+        of: the tensor to differentiate; by default the class scores.
+        relu: what a ReLU does on the way back: "gradient", "deconvnet" or "guided".
+        other_activations: what the others do: "gradient", "positive" (their gradient, clamped at
+            0) or "strict" (an error).
+        rules: the rule table.
+        prefix: begins the names of everything added.
+
+    Returns:
+        The model with one more input, the cotangent of `of` (float32, its shape; named
+        "cotangent" for the prefix "grad", else "<prefix>/cotangent"), and one more output
+        "<prefix>/<name>" (float32, shaped like its tensor) per name in `wrt`.
+
+    Raises:
+        UnknownTensorError: no tensor or layer of that name.
+        NoGradientPathError: `of` does not depend on a name in `wrt`.
+        MissingRuleError: an operator in between has no rule.
+        NameClashError: the prefix is in use.
+    """
+    graph = open_canonical(model)
+    target = resolve(graph, of).gradient_at if of is not None else find_scores(graph).tensor
+    sweep = Sweep(graph, prefix, relu, other_activations, rules)
+    seed = "cotangent" if prefix == "grad" else f"{prefix}/cotangent"
+    graph.add_input(seed, TensorType(onnx.TensorProto.FLOAT, graph.shape(target)))
+    places = {name: resolve(graph, name).gradient_at for name in wrt}
+    cotangents = sweep.pull_back(target, seed, places)
+    for name, tensor in places.items():
+        sweep.output(f"{prefix}/{name}", cotangents[tensor], tensor)
+    sweep.finish()
+    return graph.export()
+
+
+@dataclass
+class Sweep:
+    """One backward graph over the forward of `graph`.
+
+    Attributes:
+        graph: the canonical graph, edited in place.
+        prefix: begins all names; must be new to the graph.
+        relu: rule of the ReLUs.
+        other_activations: policy for the other activations.
+        rules: the rule table.
+        rows: an int64 vector that tells which row of the forward each row of the cotangents
+            belongs to; None where they correspond one to one.
+    """
+
+    graph: Graph
+    prefix: str
+    relu: str = "gradient"
+    other_activations: str = "gradient"
+    rules: RuleTable = DEFAULT_RULES
+    rows: str | None = None
+    _repeated: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.relu not in RELU_RULES:
+            raise ValueError(f"relu must be one of {', '.join(RELU_RULES)}, not {self.relu!r}")
+        if self.other_activations not in OTHER_ACTIVATIONS:
+            allowed = ", ".join(OTHER_ACTIVATIONS)
+            raise ValueError(
+                f"other_activations must be one of {allowed}, not {self.other_activations!r}"
+            )
+        if self.prefix in sweeps(self.graph):
+            raise NameClashError(
+                f"the prefix {self.prefix!r} is in use in this model; choose another one"
+            )
+
+    def pull_back(self, of: str, seed: str, wrt: Mapping[str, str]) -> dict[str, str]:
+        """Emit the backward graph; return the cotangent of every tensor in `wrt`.
+
+        Args:
+            of: the tensor that is differentiated.
+            seed: its cotangent.
+            wrt: tensor to differentiate by, for each name that a message should use.
+        """
+        nodes = topological([n for n in self.graph.nodes if is_original(n)])
+        active = active_tensors(self.graph, nodes, set(wrt.values()), of, self.rules)
+        for name, tensor in wrt.items():
+            if tensor not in active:
+                raise NoGradientPathError(
+                    f"{of!r} does not depend on {name!r} over any differentiable path; "
+                    "choose a tensor that lies before it"
+                )
+        cotangents = {of: [seed]}
+        for node in reversed(nodes):
+            if active.intersection(node.outputs) and active.intersection(_sources(node)):
+                self._visit(node, cotangents, active)
+        return {tensor: self._total(tensor, cotangents) for tensor in wrt.values()}
+
+    def output(self, name: str, cotangent: str, like: str) -> None:
+        """Publish `cotangent` as the graph output `name`, typed like the tensor `like`."""
+        self.graph.append(
+            "Identity", [cotangent], [name], name=name, metadata={PREFIX_KEY: self.prefix}
+        )
+        type_ = TensorType(onnx.TensorProto.FLOAT, self.graph.shape(like))
+        self.graph.add_output(name, type_)
+
+    def finish(self, needed: Collection[str] = ()) -> None:
+        """Drop what neither an output nor `needed` asks for, and note the sweep in the metadata."""
+        prune(self.graph, self.prefix, needed)
+        record = sweeps(self.graph)
+        record[self.prefix] = {"relu": self.relu, "other_activations": self.other_activations}
+        self.graph.metadata[SWEEPS_KEY] = json.dumps(record, sort_keys=True)
+
+    def emitter(self, forward: str, op_type: str, rule: str) -> Emitter:
+        """An emitter whose nodes are named and stamped for one forward node."""
+        return backward_emitter(self.graph, self.prefix, forward, op_type, rule, self._read)
+
+    # -- one node --------------------------------------------------------------------------------
+
+    def _visit(
+        self, node: Node, cotangents: dict[str, list[str]], active: Collection[str]
+    ) -> None:
+        cts = [self._total(name, cotangents) if name in cotangents else None for name in node.outputs]
+        if not any(cts):
+            raise RuleError(f"the sweep reached {node} before its consumers; the graph is unsorted")
+        answers = self._apply(node, cts)
+        if len(answers) != len(node.inputs):
+            raise RuleError(
+                f"the rule of {node} returned {len(answers)} cotangents for "
+                f"{len(node.inputs)} inputs; it must return one, or None, per input"
+            )
+        for position, (name, answer) in enumerate(zip(node.inputs, answers, strict=True)):
+            if name not in active:
+                continue
+            if answer is None:
+                raise RuleError(
+                    f"the rule of {node} has no derivative in its input {position} ({name!r}), "
+                    "which depends on what is differentiated; override the rule of "
+                    f"{node.op_type} or choose a tensor behind this node"
+                )
+            self.graph.types[answer] = TensorType(onnx.TensorProto.FLOAT, self.graph.shape(name))
+            cotangents.setdefault(name, []).append(answer)
+
+    def _apply(self, node: Node, cts: Sequence[str | None]) -> Sequence[str | None]:
+        rule = self._rule(node)
+        if rule.fn in (clip_vjp, quantize_vjp):
+            site = relu_site(self.graph, node)
+            if site is not None:
+                return self._rectify(node, cts)
+        policy = self.other_activations if rule.activation else "vjp"
+        if policy == "strict":
+            raise RuleError(
+                f"{node} is an activation but no ReLU, and other_activations is 'strict'; "
+                "use 'gradient' or 'positive'"
+            )
+        op = self.emitter(node.output, node.op_type, policy)
+        assert rule.fn is not None
+        answers = rule.fn(op, node, cts)
+        if policy == "positive":
+            return [None if answer is None else op.Relu(answer) for answer in answers]
+        return answers
+
+    def _rectify(self, node: Node, cts: Sequence[str | None]) -> Sequence[str | None]:
+        ct = next(c for c in cts if c)
+        dx = emit_relu(self.emitter(node.output, node.op_type, self.relu), node, self.relu, ct)
+        return [dx, *(None for _ in node.inputs[1:])]
+
+    def _rule(self, node: Node) -> Rule:
+        rule = self.rules.get(node.op_type) if not node.domain else None
+        if rule is not None and rule.fn is not None:
+            return rule
+        if node.op_type in _CONTROL_FLOW:
+            raise UnsupportedControlFlowError(
+                f"{node} lies between the explained tensor and what it is differentiated by; "
+                "export the model without it, or explain a tensor before it"
+            )
+        raise MissingRuleError(
+            f"{node} has no rule; add one with "
+            f"DEFAULT_RULES.override({node.op_type}=my_vjp), or choose a later layer"
+        )
+
+    def _total(self, tensor: str, cotangents: dict[str, list[str]]) -> str:
+        """The sum of the contributions to a tensor's cotangent; computed once."""
+        parts = cotangents[tensor]
+        if len(parts) > 1:
+            op = self.emitter(tensor, "sum", "vjp")
+            total = op.Add(parts[0], parts[1])
+            for part in parts[2:]:
+                total = op.Add(total, part)
+            self.graph.types[total] = TensorType(onnx.TensorProto.FLOAT, self.graph.shape(tensor))
+            cotangents[tensor] = parts = [total]
+        return parts[0]
+
+    def _read(self, tensor: str) -> str:
+        """Where a rule reads a forward tensor: behind its quantisation, in the cotangents' rows."""
+        tensor = behind_quantization(self.graph, tensor)
+        return self._repeat(tensor) if self.rows else tensor
+
+    def _repeat(self, tensor: str) -> str:
+        """`tensor` with its rows laid out as the cotangents'; itself where it has no batch axis."""
+        shape = self.graph.shape(tensor)
+        ours = self.graph.producer(tensor)
+        if not shape or isinstance(shape[0], int) or (ours is not None and not is_original(ours)):
+            return tensor
+        if tensor not in self._repeated:
+            op = Emitter(
+                self.graph, f"bwd/{self.prefix}/{tensor}", {PREFIX_KEY: self.prefix, FORWARD_KEY: tensor}
+            )
+            self._repeated[tensor] = op.Gather(tensor, self.rows, axis=0)
+        return self._repeated[tensor]
+
+
+def backward_emitter(
+    graph: Graph,
+    prefix: str,
+    forward: str,
+    op_type: str,
+    rule: str,
+    read: Callable[[str], str] | None = None,
+) -> Emitter:
+    """An emitter for the backward of one forward node, known by its first output."""
+    stamp = {PREFIX_KEY: prefix, FORWARD_KEY: forward, OP_KEY: op_type, RULE_KEY: rule}
+    return Emitter(graph, f"bwd/{prefix}/{forward}", stamp, read)
+
+
+def emit_relu(op: Emitter, node: Node, rule: str, ct: str) -> str:
+    """Emit the backward of the ReLU `node` under `rule`.
+
+    The result has a name of its own and its node notes `ct`, so that `replace_relu_rule` can put
+    another rule in the same place.
+    """
+    site = relu_site(op.graph, node)
+    assert site is not None
+    name = op.fresh("rectified")
+    result = RELU_RULES[rule](op, site, ct)
+    last = op.graph.producer(result)
+    assert last is not None
+    op.graph.rename_output(last, result, name)
+    last.metadata[CT_KEY] = ct
+    return name
+
+
+def sweeps(graph: Graph) -> dict[str, dict[str, str]]:
+    """Prefix and settings of every backward graph that the model holds already."""
+    record: dict[str, dict[str, str]] = json.loads(graph.metadata.get(SWEEPS_KEY, "{}"))
+    return record
+
+
+def prune(graph: Graph, prefix: str, needed: Collection[str] = ()) -> None:
+    """Remove the nodes of `prefix` that compute cotangents nobody asked for."""
+    used = {*graph.outputs, *needed}
+    dead = []
+    for node in reversed(graph.nodes):
+        ours = node.metadata.get(PREFIX_KEY) == prefix
+        if ours and not used.intersection(node.outputs):
+            dead.append(node)
+        else:
+            used.update((*node.inputs, *node.captures))
+    graph.remove(dead)
+
+
+def _sources(node: Node) -> tuple[str, ...]:
+    return (*node.inputs, *node.captures)

@@ -1,0 +1,237 @@
+"""The sharp check: a backward graph against central differences of its own forward, in float64.
+
+In float32 the gradients of deep ReLU networks differ by flipped masks, not by rounding, so that no
+tolerance separates a wrong rule from a right one. In float64 a step of 1e-6 flips hardly any mask,
+and central differences agree with a right gradient to about 1e-8. No framework is needed: the check
+works on any file, also on a user's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from graph_rewrites.canonical import open_canonical
+from graph_rewrites.graph import Graph
+from graph_rewrites.layers import resolve
+from graph_rewrites.node import subgraph_captures
+from graph_rewrites.rules.relu import relu_site
+from graph_rewrites.scores import find_scores
+from graph_rewrites.sharp_ops import EXACT, Array, unrounded_quantize
+from graph_rewrites.stamps import is_original
+
+Sites: TypeAlias = Mapping[str, tuple[float, float]]
+
+_WIDENED = frozenset(
+    {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.DOUBLE,
+        # Narrow integers are quantised values, which the check treats as fractions of a step.
+        onnx.TensorProto.UINT16,
+        onnx.TensorProto.INT16,
+        onnx.TensorProto.UINT8,
+        onnx.TensorProto.INT8,
+        onnx.TensorProto.UINT4,
+        onnx.TensorProto.INT4,
+    }
+)
+_OFF_KINKS = 0.01  # of the tensor's standard deviation
+_TYPE_ATTRIBUTES = frozenset({"to", "dtype"})
+
+
+def directional_error(
+    grads: onnx.ModelProto,
+    inputs: Mapping[str, Array],
+    wrt: str,
+    of: str | None = None,
+    prefix: str = "grad",
+    *,
+    directions: int = 4,
+    steps: Sequence[float] = (1e-5, 1e-6),
+    seed: int = 0,
+) -> float:
+    """How far a differentiated model's gradient g is from its own central differences.
+
+    With a random cotangent ct of the explained tensor f, and random unit directions d of the tensor
+    x that g belongs to, the error of one direction is
+
+        | <g, d> - <ct, f(x + h·d) - f(x - h·d)> / 2h |  /  (‖g‖ / √n),
+
+    the best over the steps h, since one of them may cross a kink. An x inside the network is first
+    moved off the exact zeros that a ReLU leaves, on which a MaxPool behind it has kinks. Only
+    relu="gradient" is a derivative; the two other ReLU rules cannot be checked so.
+
+    Args:
+        grads: what `differentiate` returned.
+        inputs: the original inputs by name; small pictures keep this fast.
+        wrt: a name given to `differentiate`: the gradient is its output `<prefix>/<wrt>`.
+        of: the explained tensor f; by default the class scores.
+        prefix: the prefix given to `differentiate`.
+        directions: how many directions are tried.
+        steps: step lengths h.
+        seed: of the cotangent and the directions.
+
+    Returns:
+        The error of the worst direction; infinity where the gradient is zero everywhere, is not
+        finite or has not the shape of x.
+    """
+    graph = open_canonical(grads)
+    name = resolve(graph, wrt).tensor
+    target = of if of is not None else find_scores(graph).tensor
+    model = DoubleModel(grads, _relu_sites(graph))
+    rng = np.random.default_rng(seed)
+    (x,) = model.values((name,), inputs)
+    if name not in {value.name for value in grads.graph.input}:
+        x = x + _OFF_KINKS * np.std(x) * rng.standard_normal(x.shape)
+    feeds: dict[str, Array] = {**inputs, name: x}
+    (y,) = model.values((target,), feeds)
+    ct = np.asarray(rng.standard_normal(y.shape))
+    feeds["cotangent" if prefix == "grad" else f"{prefix}/cotangent"] = ct
+    (g,) = model.values((f"{prefix}/{wrt}",), feeds)
+    size = float(np.linalg.norm(g)) / np.sqrt(g.size)
+    if g.shape != x.shape or not np.isfinite(size) or size == 0.0:
+        return float("inf")
+
+    f = model.function(target, name, feeds)
+    errors = []
+    for _ in range(directions):
+        d = np.asarray(rng.standard_normal(x.shape))
+        d /= np.linalg.norm(d)
+        slopes = [np.vdot(ct, f(x + h * d) - f(x - h * d)) / (2 * h) for h in steps]
+        errors.append(min(abs(float(np.vdot(g, d) - slope)) for slope in slopes) / size)
+    return float(np.max(errors))  # keeps a NaN, as max() might not
+
+
+def _relu_sites(graph: Graph) -> dict[str, tuple[float, float]]:
+    """The QuantizeLinear outputs that a ReLU's mask is read off, with the bounds of that mask."""
+    found = (relu_site(graph, node) for node in graph.nodes if is_original(node))
+    return {
+        site.mask: (site.lower, site.upper)
+        for site in found
+        if site is not None and site.upper is not None and site.dtype.kind in "iu"
+    }
+
+
+class DoubleModel:
+    """A model evaluated in float64: any tensor, from values of any tensors before it.
+
+    Weights, constants, type attributes, and what goes in are widened; 32 and 64-bit integers stay.
+    Quantised tensors become fractions of a step (`unrounded_quantize`).
+
+    Args:
+        model: not changed. Its weights must be in it, not in files beside it.
+        relu_sites: outputs of the QuantizeLinear nodes at which a ReLU's mask is read, each with
+            the least and greatest quantised value that the mask stops at. Nothing else is clamped.
+    """
+
+    def __init__(self, model: onnx.ModelProto, relu_sites: Sites | None = None) -> None:
+        self._source = model
+        self._operators = [*EXACT, unrounded_quantize(relu_sites or {})]
+        self._weights = {
+            weight.name: _widen(numpy_helper.to_array(weight)) for weight in model.graph.initializer
+        }
+
+    def values(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """The tensors `names`, given `feeds`; what they do not need is not evaluated.
+
+        Args:
+            names: graph inputs, outputs or any tensors between.
+            feeds: values by name, unneeded ones included; a fed tensor is not computed.
+        """
+        return self._function(names, feeds)({})
+
+    def function(self, of: str, x: str, feeds: Mapping[str, Array]) -> Callable[[Array], Array]:
+        """The tensor `of` as a function of the tensor `x`, all else as `feeds` make it."""
+        f = self._function((of,), {**feeds, x: np.empty(0)})
+        return lambda value: f({x: value})[0]
+
+    def _function(
+        self, names: Sequence[str], feeds: Mapping[str, Array]
+    ) -> Callable[[Mapping[str, Array]], list[Array]]:
+        given = {**self._weights, **{name: _widen(value) for name, value in feeds.items()}}
+        part = self._part(names, given)
+        session = ReferenceEvaluator(part, new_ops=self._operators)
+
+        def run(more: Mapping[str, Array]) -> list[Array]:
+            known = {**given, **more}
+            with np.errstate(all="ignore"):  # a NaN or infinity is the result's business
+                values = session.run(None, {v.name: known[v.name] for v in part.graph.input})
+            return [np.asarray(value) for value in values]
+
+        return run
+
+    def _part(self, names: Sequence[str], given: Mapping[str, Array]) -> onnx.ModelProto:
+        """The nodes between `given` and `names`, in double; what they need is its input."""
+        pending, nodes = set(names), []
+        for node in reversed(self._source.graph.node):
+            made = {name for name in node.output if name in pending and name not in given}
+            if made:
+                pending.update(name for name in (*node.input, *subgraph_captures(node)) if name)
+                nodes.append(_widen_node(node, hidden=set(node.output) & given.keys()))
+        missing = pending - given.keys() - {name for node in nodes for name in node.output}
+        if missing:
+            raise KeyError(f"no value given for {sorted(missing)}")
+        untyped = onnx.helper.make_empty_tensor_value_info
+        graph = onnx.helper.make_graph(
+            nodes[::-1],
+            "part",
+            [untyped(name) for name in sorted(pending & given.keys())],
+            [untyped(name) for name in names],
+        )
+        return onnx.helper.make_model(graph, opset_imports=self._source.opset_import)
+
+
+def _widen(value: Array) -> Array:
+    """Floats, and integers narrower than 32 bits, as float64."""
+    code = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+    return value.astype(np.float64) if code in _WIDENED else value
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    return numpy_helper.from_array(_widen(numpy_helper.to_array(tensor)), tensor.name)
+
+
+def _widen_node(node: onnx.NodeProto, hidden: Set[str] = frozenset()) -> onnx.NodeProto:
+    """A copy of `node` in double, its outputs `hidden` renamed away."""
+    wide = onnx.NodeProto()
+    wide.CopyFrom(node)
+    for place, name in enumerate(wide.output):
+        if name in hidden:
+            wide.output[place] = f"{name}/unused"
+    if node.op_type == "ConstantOfShape" and not node.attribute:
+        wide.attribute.append(onnx.helper.make_attribute("value", _double([0.0])))
+    for attribute in wide.attribute:
+        if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _WIDENED:
+            attribute.i = onnx.TensorProto.DOUBLE
+        elif attribute.name == "value_float":
+            attribute.CopyFrom(onnx.helper.make_attribute("value", _double(attribute.f)))
+        elif attribute.name == "value_floats":
+            attribute.CopyFrom(onnx.helper.make_attribute("value", _double(attribute.floats)))
+        elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in _WIDENED:
+            attribute.t.CopyFrom(_widen_tensor(attribute.t))
+        elif attribute.type == onnx.AttributeProto.GRAPH:
+            _widen_graph(attribute.g)
+    return wide
+
+
+def _double(value: float | Sequence[float]) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value, np.float64))
+
+
+def _widen_graph(graph: onnx.GraphProto) -> None:
+    """Widen a subgraph in place."""
+    for weight in graph.initializer:
+        if weight.data_type in _WIDENED:
+            weight.CopyFrom(_widen_tensor(weight))
+    for node in graph.node:
+        node.CopyFrom(_widen_node(node))
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type in _WIDENED:
+            value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE

@@ -1,0 +1,66 @@
+"""Set the bulk of a model's weights aside, and put it back.
+
+Editing needs names, types and shapes of the weights but hardly ever their values. Carrying
+100 MB through every import, shape inference, conversion and export is what makes ONNX tools slow;
+a light model carries only the small tensors (shapes, axes, scales), the rest waits here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+KEEP_BYTES = 1024
+"""Tensors up to this size stay in the light model: shape inference reads them."""
+
+
+def detach(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.TensorProto]]:
+    """Return a light copy of `model` and its bulky initializers by name.
+
+    The source is not touched; the returned tensors are the source's own, to be read only.
+    """
+    light = onnx.ModelProto()
+    _copy_fields(model, light, skip="graph")
+    _copy_fields(model.graph, light.graph, skip="initializer")
+    bulk = {}
+    for tensor in model.graph.initializer:
+        if is_bulky(tensor):
+            bulk[tensor.name] = tensor
+            tensor = emptied(tensor)
+        light.graph.initializer.append(tensor)
+    return light, bulk
+
+
+def is_bulky(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor's values are set aside: it is large, or they lie in another file."""
+    return tensor.ByteSize() > KEEP_BYTES or tensor.data_location == onnx.TensorProto.EXTERNAL
+
+
+def emptied(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """A tensor of the same name, type and shape that holds no values."""
+    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+
+
+def attach(light: onnx.ModelProto, bulk: Mapping[str, onnx.TensorProto]) -> onnx.ModelProto:
+    """Fill the emptied initializers of `light` in place and return it."""
+    for tensor in light.graph.initializer:
+        full = bulk.get(tensor.name)
+        if full is not None:
+            tensor.CopyFrom(full)
+    return light
+
+
+def _copy_fields(
+    source: onnx.ModelProto | onnx.GraphProto,
+    target: onnx.ModelProto | onnx.GraphProto,
+    *,
+    skip: str,
+) -> None:
+    for field, value in source.ListFields():
+        if field.name == skip:
+            continue
+        if hasattr(value, "MergeFrom"):  # repeated fields and messages
+            getattr(target, field.name).MergeFrom(value)
+        else:
+            setattr(target, field.name, value)
