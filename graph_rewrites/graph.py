@@ -272,7 +272,19 @@ class Graph:
 
     def infer(self) -> None:
         """Compute the types of all tensors anew from the inputs, the initializers and the nodes."""
+        self.types = self._inferred(self._write(with_values=False))
+
+    def types_at(self, batch: Dim, size: int) -> dict[str, TensorType]:
+        """The types of all tensors if the symbol `batch` in the graph inputs were `size`."""
         light = self._write(with_values=False)
+        del light.graph.output[:]  # they would insist on the symbol
+        for value in light.graph.input:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param == batch:
+                    dim.dim_value = size
+        return self._inferred(light)
+
+    def _inferred(self, light: onnx.ModelProto) -> dict[str, TensorType]:
         foreign = self._foreign()
         _keep(light.graph.value_info, lambda value: value.name in foreign)
         try:
@@ -280,31 +292,31 @@ class Graph:
         except (onnx.shape_inference.InferenceError, ValueError) as error:
             raise ModelError(f"shape inference fails on this model: {error}") from error
         known = [*light.graph.value_info, *light.graph.input, *light.graph.output]
-        self.types = {value.name: _tensor_type(value) for value in known}
+        types = {value.name: _tensor_type(value) for value in known}
         for name, tensor in self.initializers.items():
-            self.types[name] = TensorType(tensor.data_type, tuple(tensor.dims))
+            types[name] = TensorType(tensor.data_type, tuple(tensor.dims))
+        return types
 
     def export(self) -> onnx.ModelProto:
         """Write the model: full weights, everything that the source said and edits did not change."""
         model = self._write(with_values=True)
-        self._refresh(model.graph.value_info)
+        self._refresh(model.graph)
         return weights.attach(model, self._bulk)
 
     def _foreign(self) -> set[str]:
         """Tensors whose types no inference can tell: the outputs of custom operators."""
         return {name for node in self._nodes if node.domain for name in node.outputs}
 
-    def _refresh(self, values: Any) -> None:
+    def _refresh(self, graph: onnx.GraphProto) -> None:
         """Bring the types that the source declared for inner tensors up to date."""
         foreign = self._foreign()
-        _keep(values, lambda v: v.name in foreign or v.name in self.types)
-        for value in values:
+        _keep(graph.value_info, lambda v: v.name in foreign or v.name in self.types)
+        for value in graph.value_info:
             known = self.type(value.name)
-            if known.shape is not None and known != _tensor_type(value):
+            if known.shape is not None and not _agrees(_tensor_type(value), known):
                 value.type.CopyFrom(_value_info(value.name, known).type)
-            elif known.shape is None and value.name not in foreign:
-                if value.type.HasField("tensor_type"):
-                    value.type.tensor_type.ClearField("shape")
+            elif known.shape is None and value.name not in foreign and known.elem_type:
+                value.type.tensor_type.ClearField("shape")
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -409,6 +421,17 @@ def _tensor_type(value: onnx.ValueInfoProto) -> TensorType:
         kind = dim.WhichOneof("value")
         dims.append(dim.dim_value if kind == "dim_value" else (dim.dim_param or None))
     return TensorType(tensor.elem_type, tuple(dims))
+
+
+def _agrees(declared: TensorType, known: TensorType) -> bool:
+    """Whether a declaration says nothing else than what is known, though it may say less."""
+    if declared.shape is None or known.shape is None:
+        return declared == known
+    return (
+        declared.elem_type == known.elem_type
+        and len(declared.shape) == len(known.shape)
+        and all(d in (None, k) for d, k in zip(declared.shape, known.shape, strict=True))
+    )
 
 
 def _value_info(name: str, type_: TensorType) -> onnx.ValueInfoProto:

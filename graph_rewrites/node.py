@@ -91,9 +91,13 @@ class Node:
         proto = onnx.NodeProto()
         proto.CopyFrom(self._proto)  # keeps what has no field here: overload, device configuration
         del proto.input[:], proto.output[:], proto.attribute[:], proto.metadata_props[:]
-        proto.op_type, proto.name = self.op_type, self.name
-        if self.domain != proto.domain:
-            proto.domain = self.domain
+        for field, value in (
+            ("op_type", self.op_type),
+            ("name", self.name),
+            ("domain", self.domain),
+        ):
+            if getattr(proto, field) != value:  # setting "" would mark an absent field as present
+                setattr(proto, field, value)
         proto.input.extend(core.input)
         proto.output.extend(core.output)
         proto.attribute.extend(self.attributes.values())

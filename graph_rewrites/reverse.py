@@ -13,12 +13,13 @@ from graph_rewrites.canonical import open_canonical
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import (
     MissingRuleError,
+    ModelError,
     NameClashError,
     NoGradientPathError,
     RuleError,
     UnsupportedControlFlowError,
 )
-from graph_rewrites.graph import Graph, TensorType
+from graph_rewrites.graph import Dim, Graph, TensorType
 from graph_rewrites.layers import resolve
 from graph_rewrites.node import Node
 from graph_rewrites.order import topological
@@ -39,6 +40,9 @@ from graph_rewrites.stamps import (
 )
 
 OTHER_ACTIVATIONS = ("gradient", "positive", "strict")
+_TELLING = 7919
+"""A prime that no layer has as a size: an axis of this size counts the images and nothing else."""
+
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 
@@ -87,6 +91,26 @@ def differentiate(
     return graph.export()
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Several cotangents per image.
+
+    Attributes:
+        index: int64 vector, the image that each row of the cotangents belongs to.
+        images: the tensors whose first axis counts the images.
+    """
+
+    index: str
+    images: frozenset[str]
+
+    @classmethod
+    def of(cls, graph: Graph, index: str, batch: Dim) -> Rows:
+        """Find the tensors of `graph` whose first axis is the batch, by trying a telling size."""
+        known = graph.types_at(batch, _TELLING)
+        images = (name for name, type_ in known.items() if (type_.shape or (0,))[:1] == (_TELLING,))
+        return cls(index, frozenset(images))
+
+
 @dataclass
 class Sweep:
     """One backward graph over the forward of `graph`.
@@ -97,8 +121,7 @@ class Sweep:
         relu: rule of the ReLUs.
         other_activations: policy for the other activations.
         rules: the rule table.
-        rows: an int64 vector that tells which row of the forward each row of the cotangents
-            belongs to; None where they correspond one to one.
+        rows: which image each row of the cotangents belongs to; None where they correspond.
     """
 
     graph: Graph
@@ -106,7 +129,7 @@ class Sweep:
     relu: str = "gradient"
     other_activations: str = "gradient"
     rules: RuleTable = DEFAULT_RULES
-    rows: str | None = None
+    rows: Rows | None = None
     _repeated: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -245,16 +268,21 @@ class Sweep:
         return self._repeat(tensor) if self.rows else tensor
 
     def _repeat(self, tensor: str) -> str:
-        """`tensor` with its rows laid out as the cotangents'; itself where it has no batch axis."""
-        shape = self.graph.shape(tensor)
-        ours = self.graph.producer(tensor)
-        if not shape or isinstance(shape[0], int) or (ours is not None and not is_original(ours)):
+        """`tensor` with its images laid out as the rows of the cotangents."""
+        rows, writer = self.rows, self.graph.producer(tensor)
+        if rows is None or (writer is not None and not is_original(writer)):
+            return tensor
+        if tensor not in rows.images:
+            if self.graph.is_float(tensor) and self.graph.constant(tensor) is None:
+                raise ModelError(
+                    f"several targets at once need the images apart along the first axis, but "
+                    f"{tensor!r} mixes them; explain one target at a time"
+                )
             return tensor
         if tensor not in self._repeated:
-            op = Emitter(
-                self.graph, f"bwd/{self.prefix}/{tensor}", {PREFIX_KEY: self.prefix, FORWARD_KEY: tensor}
-            )
-            self._repeated[tensor] = op.Gather(tensor, self.rows, axis=0)
+            stamp = {PREFIX_KEY: self.prefix, FORWARD_KEY: tensor}
+            op = Emitter(self.graph, f"bwd/{self.prefix}/{tensor}", stamp)
+            self._repeated[tensor] = op.Gather(tensor, rows.index, axis=0)
         return self._repeated[tensor]
 
 

@@ -2,15 +2,16 @@
 
 The passes, in order; each is a file:
 
-1. `functions`: local functions are inlined, operators younger than opset 21 expanded.
-2. `opset`: operator set 18 to 21, IR 10.
+1. `wiring`: nodes are sorted.
+2. `functions`: local functions are inlined, operators younger than opset 21 expanded.
 3. `constants`: Constant nodes become initializers.
-4. `inference_mode`: Dropout goes; batch statistics are refused.
-5. `identities`: Identity goes.
-6. `padding`: every window names its own pads.
-7. `batch`: a fixed batch becomes symbolic where images provably stay apart.
-8. `folding`: what depends on no image is computed.
-9. `widening`: 16-bit arithmetic becomes float32.
+4. `opset`: operator set 18 to 21, IR 10.
+5. `inference_mode`: Dropout goes; batch statistics are refused.
+6. `identities`: Identity goes.
+7. `padding`: every window names its own pads.
+8. `batch`: a fixed batch becomes symbolic where images provably stay apart.
+9. `folding`: what depends on no image is computed.
+10. `widening`: 16-bit arithmetic becomes float32.
 
 The outputs of the canonical model equal the original's, for every image. Tensors that still exist
 keep their names. What was done is stamped into the model's metadata: see `canonical_facts`.
@@ -33,8 +34,8 @@ from graph_rewrites.canonical.inference_mode import settle_inference_mode
 from graph_rewrites.canonical.opset import convert_opset
 from graph_rewrites.canonical.padding import make_pads_explicit
 from graph_rewrites.canonical.widening import widen
+from graph_rewrites.canonical.wiring import sort_nodes
 from graph_rewrites.graph import Graph, normalise
-from graph_rewrites.node import subgraph_captures
 
 __all__ = ["canonical_facts", "canonicalize", "open_canonical"]
 
@@ -75,7 +76,7 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
         return Graph(model)
     light, bulk = weights.detach(model)
     normalise(light)
-    light = inline_local_functions(_sorted(light))
+    light = inline_local_functions(sort_nodes(light))
     lift_constants(light, bulk)
     before = {node.op_type for node in light.graph.node}
     light = convert_opset(light)
@@ -92,13 +93,3 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
     remove_identities(graph)
     graph.metadata[KEY] = write_stamp(reached, widened, rewritten)
     return graph
-
-
-def _sorted(light: onnx.ModelProto) -> onnx.ModelProto:
-    """`light` with producers before consumers, as every tool of the standard requires."""
-    pending = {name for node in light.graph.node for name in node.output if name}
-    for node in light.graph.node:
-        if not pending.isdisjoint((*node.input, *subgraph_captures(node))):
-            return Graph(light).export()  # the door sorts
-        pending.difference_update(node.output)
-    return light

@@ -130,9 +130,9 @@ class Tracker:
     def _visit(self, node: Node) -> None:
         read = [name for name in (*node.inputs, *node.captures) if name]
         batched = any(name in self.axes for name in read)
-        if node.op_type == "Shape" or not batched:
-            if self.values.visit(node, self.axis(node.input(0))):
-                return
+        arithmetic = node.op_type == "Shape" or not batched
+        if arithmetic and self.values.visit(node, self.axis(node.input(0))):
+            return
         counted = any(self.values.counts_images(name) for name in read)
         if not batched and not counted:
             return  # the same for any number of images

@@ -69,14 +69,20 @@ def acted_axes(tracker: Tracker, node: Node, axes: Iterable[int]) -> set[int]:
 def _elementwise(tracker: Tracker, node: Node) -> Axes:
     """Inputs broadcast against each other, all images at the same distance from the last axis."""
     ranks = {name: len(tracker.shape(name)) for name in node.inputs if name}
-    batched = {name: ranks[name] - axis for name in ranks if (axis := tracker.axis(name)) is not None}
+    return [_broadcast(tracker, node, ranks)] * len(node.outputs)
+
+
+def _broadcast(tracker: Tracker, node: Node, ranks: dict[str, int]) -> int:
+    """The batch axis of the result where inputs of these ranks broadcast against each other."""
+    axes = tracker.axes
+    batched = {name: rank - axes[name] for name, rank in ranks.items() if name in axes}
     if len(set(batched.values())) != 1:
         raise mixes(node)
     from_end = next(iter(batched.values()))
     for name, rank in ranks.items():
         if name not in batched and rank >= from_end and tracker.shape(name)[rank - from_end] != 1:
             raise NotFreeError(f"{node} combines each image with its own part of {name!r}")
-    return [max(ranks.values()) - from_end] * len(node.outputs)
+    return max(ranks.values()) - from_end
 
 
 def _image_first(tracker: Tracker, node: Node) -> Axes:
@@ -232,23 +238,15 @@ def _quantize(tracker: Tracker, node: Node) -> Axes:
 def _matmul(tracker: Tracker, node: Node) -> Axes:
     """Images may count the rows of the left matrix, or lie in the leading (stacking) axes."""
     left, right = node.inputs
-    ranks = [len(tracker.shape(name)) for name in (left, right)]
-    if min(ranks) < 2:
+    ranks = {name: len(tracker.shape(name)) for name in (left, right)}
+    if min(ranks.values()) < 2:
         raise NotFreeError(f"{node} multiplies by a vector")
-    batched = {
-        name: rank - axis
-        for name, rank in zip((left, right), ranks, strict=True)
-        if (axis := tracker.axis(name)) is not None
-    }
-    from_end = next(iter(batched.values()))
-    if from_end == 2 and list(batched) == [left] and ranks[1] == 2:
-        return [ranks[0] - 2]
-    if len(set(batched.values())) != 1 or from_end < 3:
+    if tracker.axis(left) == ranks[left] - 2 and right not in tracker.axes and ranks[right] == 2:
+        return [ranks[left] - 2]
+    axis = _broadcast(tracker, node, ranks)
+    if axis >= max(ranks.values()) - 2:
         raise mixes(node)
-    for name, rank in zip((left, right), ranks, strict=True):
-        if name not in batched and rank >= from_end and tracker.shape(name)[rank - from_end] != 1:
-            raise NotFreeError(f"{node} combines each image with its own part of {name!r}")
-    return [max(ranks) - from_end]
+    return [axis]
 
 
 def _gemm(tracker: Tracker, node: Node) -> Axes:
@@ -264,22 +262,26 @@ def _gemm(tracker: Tracker, node: Node) -> Axes:
     return [0]
 
 
-_ELEMENTWISE = """
-Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
-Cast CastLike Ceil Celu Clip Cos Cosh Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual
-HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod
-Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign
-Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor
-""".split()
-_IMAGE_FIRST = """
-AveragePool BatchNormalization Conv ConvInteger ConvTranspose DepthToSpace GlobalAveragePool
-GlobalLpPool GlobalMaxPool GroupNormalization InstanceNormalization LRN LpPool MaxPool QLinearConv
-SpaceToDepth
-""".split()
-_REDUCTIONS = """
-ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-ReduceSumSquare
-""".split()
+_ELEMENTWISE = (
+    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift",
+    "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "CastLike", "Ceil", "Celu",
+    "Clip", "Cos", "Cosh", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu",
+    "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN",
+    "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul",
+    "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan",
+    "Tanh", "ThresholdedRelu", "Where", "Xor",
+)  # fmt: skip
+_IMAGE_FIRST = (
+    "AveragePool", "BatchNormalization", "Conv", "ConvInteger", "ConvTranspose", "DepthToSpace",
+    "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GroupNormalization",
+    "InstanceNormalization", "LRN", "LpPool", "MaxPool", "QLinearConv", "SpaceToDepth",
+)  # fmt: skip
+_REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+_ALONG_LAST = ("Hardmax", "LogSoftmax", "LpNormalization", "Softmax", "TopK")
 
 AXIS_RULES: dict[str, AxisRule] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
@@ -287,7 +289,7 @@ AXIS_RULES: dict[str, AxisRule] = {
     **dict.fromkeys(_REDUCTIONS, _reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), _arg_extreme),
     **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _quantize),
-    **dict.fromkeys(("Hardmax", "LogSoftmax", "LpNormalization", "Softmax", "TopK"), _along_axis(-1)),
+    **dict.fromkeys(_ALONG_LAST, _along_axis(-1)),
     "Concat": _concat,
     "Gather": _gather,
     "Gemm": _gemm,

@@ -1,4 +1,4 @@
-"""Where the batch axis goes through operators that are given a shape, and how the shape must change.
+"""Where the batch axis goes through operators that are given a shape, and how that must change.
 
 A constant shape that was written for one batch names it; its entry becomes 0 ("as the input's") or
 -1 ("what is left"). Rules are as in `batch_axes`.
@@ -41,7 +41,7 @@ def _reshape(tracker: Tracker, node: Node) -> Axes:
         for at, dim in enumerate(dims)
         if dim == tracker.size and _count(dims[:at]) == _count(source[:batch])
     ]
-    if not places or None in (_count(source[:batch]),):
+    if not places:
         raise NotFreeError(f"{node} to shape {target} does not keep the batch as one axis")
     counted = [at for at, entry in enumerate(target) if entry is BATCH]
     place = next((at for at in [*counted, batch] if at in places), places[0])
@@ -153,7 +153,8 @@ def _resize(tracker: Tracker, node: Node) -> Axes:
         return [batch]
     sizes = _entries(tracker, node, 3)
     if sizes[at] is not BATCH:
-        if sizes[at] != tracker.size or node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+        policy = node.attr("keep_aspect_ratio_policy", "stretch")
+        if sizes[at] != tracker.size or policy != "stretch":
             raise mixes(node)
         kept = [i for i in range(len(axes)) if i != at]
         values = _numbers(node, [sizes[i] for i in kept])

@@ -42,8 +42,8 @@ def _value(node: onnx.NodeProto) -> TensorProto | None:
     """The constant as a tensor; None where the node holds none of the standard forms."""
     for attribute in node.attribute:
         if attribute.name in _FORMS:
-            tensor = _FORMS[attribute.name](onnx.helper.get_attribute_value(attribute))
-            return tensor if isinstance(tensor, TensorProto) else onnx.numpy_helper.from_array(tensor)
+            value = _FORMS[attribute.name](onnx.helper.get_attribute_value(attribute))
+            return value if isinstance(value, TensorProto) else onnx.numpy_helper.from_array(value)
     return None
 
 

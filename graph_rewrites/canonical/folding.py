@@ -22,12 +22,18 @@ from graph_rewrites.node import Node
 _LARGEST_BYTES = 1 << 20  # moving more takes time and gains nothing: the runtime does it too
 _FREE_BYTES = 64  # constants up to this size may grow out of smaller ones
 
-_MOVES = frozenset(
-    "Cast Concat Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose "
-    "Unsqueeze".split()
-)
-_EXACT = frozenset("Add Ceil Div Equal Floor Greater Less Max Min Mul Neg Not Sqrt Sub Where".split())
-_INTEGER = frozenset("ConstantOfShape Mod Range ReduceMax ReduceMin ReduceProd ReduceSum Size".split())
+_MOVES = frozenset({
+    "Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze",
+    "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
+_EXACT = frozenset({
+    "Add", "Ceil", "Div", "Equal", "Floor", "Greater", "Less", "Max", "Min", "Mul", "Neg",
+    "Not", "Sqrt", "Sub", "Where",
+})  # fmt: skip
+_INTEGER = frozenset({
+    "ConstantOfShape", "Mod", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum",
+    "Size",
+})  # fmt: skip
 _GROWING = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
 
 _HALF = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -70,7 +76,8 @@ def _computed(graph: Graph, node: Node) -> np.ndarray | None:
     inputs = [name for name in node.inputs if name]
     if not inputs or not all(name in graph.initializers for name in inputs):
         return None
-    budget = max(_FREE_BYTES, sum(_bytes(graph, name) for name in inputs if _only(graph, name, node)))
+    replaced = sum(_bytes(graph, name) for name in inputs if _only(graph, name, node))
+    budget = max(_FREE_BYTES, replaced)
     if not _allowed(graph, node, inputs) or not _fits(graph, node, budget):
         return None
     result = _evaluate(node, {name: graph.constant(name) for name in inputs})
@@ -101,7 +108,7 @@ def _fits(graph: Graph, node: Node, budget: int) -> bool:
 
 def _bytes(graph: Graph, name: str) -> int:
     tensor = graph.initializers[name]
-    return prod(tensor.dims) * _item_bytes(tensor.data_type)
+    return int(prod(tensor.dims)) * _item_bytes(tensor.data_type)
 
 
 def _item_bytes(elem_type: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx.inliner
 
@@ -21,7 +23,10 @@ def inline_local_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return onnx.inliner.inline_local_functions(model)
     except RuntimeError as error:
-        raise ModelError(f"the model's local functions cannot be inlined: {_line(error)}") from error
+        raise ModelError(
+            f"the model's local functions cannot be inlined ({_line(error)}); export the model "
+            "without local functions"
+        ) from error
 
 
 def expand_young_operators(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
@@ -31,13 +36,12 @@ def expand_young_operators(model: onnx.ModelProto, opset: int) -> onnx.ModelProt
         UnsupportedOperatorError: one of them has no such body.
     """
     version = default_opset(model)
-    young = {}
+    young: dict[str, onnx.NodeProto] = {}
     for node in model.graph.node:
         if not node.domain and not onnx.defs.has(node.op_type, opset, ""):
             young.setdefault(node.op_type, node)
     for op_type, node in young.items():
-        schema = onnx.defs.get_schema(op_type, version, "")
-        if not (schema.has_function or schema.has_context_dependent_function):
+        if not _has_body(onnx.defs.get_schema(op_type, version, "")):
             raise UnsupportedOperatorError(
                 f"operator {describe(node)} of opset {version} does not exist in opset {opset} and "
                 f"has no standard body; export the model with opset {opset} or below"
@@ -50,8 +54,8 @@ def expand_young_operators(model: onnx.ModelProto, opset: int) -> onnx.ModelProt
         )
     except RuntimeError as error:
         raise UnsupportedOperatorError(
-            f"operators {', '.join(young)} of opset {version} cannot be expressed in opset {opset}: "
-            f"{_line(error)}; export the model with opset {opset} or below"
+            f"operators {', '.join(young)} of opset {version} cannot be expressed in opset {opset} "
+            f"({_line(error)}); export the model with opset {opset} or below"
         ) from error
 
 
@@ -103,6 +107,10 @@ def describe(node: onnx.NodeProto) -> str:
     name = f"node {node.name!r}, " if node.name else ""
     output = next((output for output in node.output if output), "")
     return f"{domain}{node.op_type} ({name}output {output!r})"
+
+
+def _has_body(schema: Any) -> bool:  # noqa: ANN401 - onnx's stubs lack these properties
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def _with_typed_initializers(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -21,8 +21,8 @@ def settle_inference_mode(graph: Graph) -> None:
     for node in graph.nodes:
         if not node.domain and node.op_type == "BatchNormalization" and node.attr("training_mode"):
             raise ModelError(
-                f"{node} normalises by the statistics of the batch at hand (training_mode=1), so an "
-                "image's result depends on the others; export the model in inference mode"
+                f"{node} normalises by the statistics of the images at hand (training_mode=1), so "
+                "each result depends on the others; export the model in inference mode"
             )
     for node in dropouts:
         _require_inference(graph, node)
@@ -34,9 +34,7 @@ def _require_inference(graph: Graph, node: Node) -> None:
     value = graph.constant(switch) if switch else np.array(False)
     if value is None or value.any():
         state = "is decided at run time by an input" if value is None else "is on"
-        raise ModelError(
-            f"the training mode of {node} {state}; export the model in inference mode"
-        )
+        raise ModelError(f"the training mode of {node} {state}; export the model in inference mode")
 
 
 def _replace(graph: Graph, node: Node) -> None:

@@ -1,9 +1,9 @@
-"""Bring a model to operator set 18 to 21, where every operator we emit exists and both providers
-of the runtime have kernels, with `onnx.version_converter` and repairs of what it gets wrong.
+"""Bring a model to operator set 18 to 21: there every operator that we emit exists and has kernels.
 
-The converter makes a Resize of before opset 11 half-pixel though it was asymmetric; it drops
-metadata, doc strings of values and quantization annotations. So only the nodes that a version step
-really changed, and the constants that go with them, are taken from what it returns.
+`onnx.version_converter` does the work, and what it gets wrong is repaired here. It makes a Resize
+of before opset 11 half-pixel though it was asymmetric; it drops metadata, doc strings of values
+and quantization annotations. So only the nodes that a version step really changed, and the
+constants that go with them, are taken from what it returns.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _all_nodes(subgraph)
 
 
-def _merge(
-    model: onnx.ModelProto, converted: onnx.ModelProto, version: int, target: int
-) -> None:
+def _merge(model: onnx.ModelProto, converted: onnx.ModelProto, version: int, target: int) -> None:
     """Take the converted nodes and new constants into `model`, and leave all else as it was."""
     source = {next(filter(None, node.output), ""): node for node in model.graph.node}
     nodes = []

@@ -29,7 +29,8 @@ def make_pads_explicit(graph: Graph) -> None:
         if node.domain or node.op_type not in _POOLS | _WEIGHT.keys():
             continue
         mode = node.attr("auto_pad", "NOTSET")
-        if node.op_type == "ConvTranspose" and (mode.startswith("SAME") or node.attr("output_shape")):
+        sized = mode.startswith("SAME") or node.attr("output_shape")
+        if node.op_type == "ConvTranspose" and sized:
             _settle_transposed(node, mode)
         elif mode != "NOTSET":
             _settle(node, mode)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from onnx import TensorProto
@@ -31,6 +31,7 @@ class _Batch:
 
 BATCH: Final = _Batch()
 """The entry that stands for the number of images."""
+Entry = int | _Batch | None
 
 
 class Values:
@@ -41,7 +42,7 @@ class Values:
         self._known: dict[str, Value] = {}
 
     def get(self, tensor: str) -> Value | None:
-        """The entries of `tensor`; None where it holds no integers or not even their number is known."""
+        """The entries of `tensor`; None where it holds no integers or their number is unknown."""
         if tensor in self._known:
             return self._known[tensor]
         known = self._graph.type(tensor)
@@ -101,7 +102,7 @@ class Values:
         return value[slice(node.attr("start", 0), node.attr("end"))]
 
 
-def _array(entries: list[Any]) -> Value:
+def _array(entries: list[int | None]) -> Value:
     value = np.empty(len(entries), object)
     value[:] = entries
     return value
@@ -146,12 +147,12 @@ def _fail() -> Value:
 def _arithmetic(compute: Callable[[int, int], int], neutral: int) -> Callable[..., Value]:
     """An elementwise operator; on the number of images only its neutral element can act."""
 
-    def entry(a: Any, b: Any) -> Any:
+    def entry(a: Entry, b: Entry) -> Entry:
         if a is BATCH and b == neutral:
             return BATCH
         if a is BATCH or b is BATCH:
             raise ValueError
-        return None if a is None or b is None else compute(a, b)
+        return compute(a, b) if isinstance(a, int) and isinstance(b, int) else None
 
     def apply(node: Node, a: Value, b: Value) -> Value:
         return np.asarray(np.frompyfunc(entry, 2, 1)(a, b), object)

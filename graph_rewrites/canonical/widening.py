@@ -16,7 +16,7 @@ from graph_rewrites.errors import UnsupportedControlFlowError
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
 
-HALF = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
+HALF: dict[int, str] = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
 
 _FEW = 16  # constants of up to this many elements (bounds, scales, exponents) become float32
 

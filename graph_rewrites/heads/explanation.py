@@ -141,7 +141,7 @@ class _Maps:
             op = self._emitter(f"cam/{layer.name}")
             features = dequantized(op, layer.values)
             if self.selection.rows:
-                features = op.Gather(features, self.selection.rows, axis=0)
+                features = op.Gather(features, self.selection.rows.index, axis=0)
             cotangent = self.cotangents["gradient"][layer.gradient_at]
             axis, rank = layer.feature_map.channel_axis, len(layer.feature_map.shape)
             self._grids[layer.name] = grad_cam(op, features, cotangent, axis, rank)

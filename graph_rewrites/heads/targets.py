@@ -11,6 +11,7 @@ from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import ModelError
 from graph_rewrites.graph import Dim, Graph, TensorType
 from graph_rewrites.quantized import dequantized
+from graph_rewrites.reverse import Rows
 from graph_rewrites.scores import Scores
 from graph_rewrites.stamps import PREFIX_KEY
 
@@ -22,14 +23,14 @@ class Selection:
     Attributes:
         seed: cotangent of the scores tensor, (R, …): one at the chosen class, else zero.
         valid: bool (R,): whether the target names a class.
-        rows: int64 (R,): the image that each row belongs to; None where T = 1.
+        rows: the image that each row belongs to; None where T = 1.
         targets: T.
         batch: the leading dimension of the model's scores.
     """
 
     seed: str
     valid: str
-    rows: str | None
+    rows: Rows | None
     targets: int
     batch: Dim
 
@@ -66,7 +67,8 @@ def select_targets(graph: Graph, scores: Scores, targets: int) -> Selection:
     publish(op, "target/used", _per_image(op, used, targets), TensorType(TensorProto.INT64, shape))
     score = op.Where(valid, score, float("nan"))
     publish(op, "score/used", _per_image(op, score, targets), TensorType(TensorProto.FLOAT, shape))
-    return Selection(_seed(op, chosen, scores), valid, rows, targets, batch)
+    several = Rows.of(graph, rows, batch) if rows else None
+    return Selection(_seed(op, chosen, scores), valid, several, targets, batch)
 
 
 def publish(op: Emitter, name: str, tensor: str, type_: TensorType) -> None:

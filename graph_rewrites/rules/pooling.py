@@ -10,6 +10,7 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
+from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.node import Node
@@ -52,7 +53,7 @@ def global_average_pool_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotange
     if isinstance(sizes, list):
         share = op.Mul(ct, 1.0 / prod(sizes))
     else:
-        share = op.Div(ct, op.Cast(op.ReduceProd(sizes, keepdims=0), to=1))
+        share = op.Div(ct, op.Cast(op.ReduceProd(sizes, keepdims=0), to=TensorProto.FLOAT))
     return [expand_like(op, share, x)]
 
 

@@ -41,7 +41,7 @@ def dequantize_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     return [op.Mul(ct, scale), *rest]
 
 
-@vjp("Cast", "CastLike")
+@vjp("Cast")
 def cast_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     """Cotangents are float32 throughout, so a change of type changes nothing."""
     del op

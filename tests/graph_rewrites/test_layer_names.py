@@ -1,0 +1,108 @@
+"""Layers are found under the names that exporters leave in a file."""
+
+from __future__ import annotations
+
+import pytest
+
+from graph_rewrites.errors import UnknownTensorError
+from graph_rewrites.graph import Graph
+from graph_rewrites.layers import find_feature_maps, resolve
+
+from .test_layers import CONV, DENSE, graph
+
+
+def named(names: dict[str, str], scopes: dict[str, str] | None = None) -> Graph:
+    """A chain of convolutions and ReLUs whose nodes carry names or exporter metadata."""
+    steps, last = [], "x"
+    for i, tensor in enumerate([*names, *(scopes or {})]):
+        steps.append(f"{tensor} = {CONV}({last}, {'W2' if i else 'W1'})")
+        last = tensor
+    model = graph(" ".join(steps) + DENSE.format(last)).export()
+    for node in model.graph.node:
+        node.name = names.get(node.output[0], node.name)
+        if scopes and node.output[0] in scopes:
+            entry = scopes[node.output[0]]
+            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=entry)
+    return Graph(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("/layer4/layer4.1/conv2/Conv", "layer4.1.conv2"),
+        ("/features/features.11/block/block.1/block.1.2/HardSwish", "features.11.block.1.2"),
+        ("/Relu", ""),
+        ("MobilenetV2/expanded_conv_3/expand/Relu6", "MobilenetV2/expanded_conv_3/expand"),
+        ("MobilenetV2/Conv_1/Relu6;MobilenetV2/Conv_1/add_fold", "MobilenetV2/Conv_1"),
+        ("Convolution28", ""),
+    ],
+)
+def test_path_from_the_node_name(name: str, path: str) -> None:
+    assert find_feature_maps(named({"a": name}))[0].path == path
+
+
+@pytest.mark.parametrize(
+    ("scopes", "path"),
+    [
+        ("['', 'layer4', 'layer4.1', 'layer4.1.relu', 'relu_16']", "layer4.1.relu"),
+        ("['', 'layer4', 'layer4.1', 'add_407']", "layer4.1"),
+        ("['', 'relu_120']", ""),
+        ("not a list", ""),
+        ("{1: 2}", ""),
+    ],
+)
+def test_path_from_the_metadata(scopes: str, path: str) -> None:
+    assert find_feature_maps(named({}, {"a": scopes}))[0].path == path
+
+
+def test_second_call_of_a_module_shares_its_path() -> None:
+    maps = find_feature_maps(
+        named({"a": "/b/relu/Relu", "c": "/b/relu_1/Relu", "d": "/b/conv_2/Conv"})
+    )
+    assert [m.path for m in maps] == ["b.relu", "b.relu", "b.conv_2"]
+
+
+NAMED = {
+    "a1": "/layer1/layer1.0/conv/Conv",
+    "a2": "/layer1/layer1.0/relu/Relu",
+    "a3": "/layer1/layer1.1/conv/Conv",
+    "a4": "/layer10/conv/Conv",
+    "a5": "/0/Conv",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("layer1", "a3"),  # the last below it, and layer10 is not below it
+        ("layer1.0", "a2"),
+        ("layer1.0.conv", "a1"),
+        ("a1", "a1"),
+        ("-1", "a5"),
+        ("-5", "a1"),
+        ("0", "a5"),  # a path before an index
+        ("1", "a2"),
+        ("relu", "a2"),  # the end of one path only
+        ("y", "y"),
+        ("x", "x"),
+    ],
+)
+def test_resolve_by_layer(name: str, tensor: str) -> None:
+    assert resolve(named(NAMED), name).tensor == tensor
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("layer2", "'layer1"),
+        ("conv", ""),
+        ("7", ""),
+        ("-6", ""),
+        ("", ""),
+        ("a6", "'a5'"),
+    ],
+)
+def test_unknown_layer(name: str, suggestion: str) -> None:
+    with pytest.raises(UnknownTensorError, match="no layer or tensor") as caught:
+        resolve(named(NAMED), name)
+    assert suggestion in str(caught.value)
