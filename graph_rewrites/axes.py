@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from graph_rewrites.graph import Dim, Shape
+from graph_rewrites.tensor_type import Dim, Shape
 
 BATCH, CHANNEL, UNKNOWN = "N", "C", "?"
 SPATIAL = "DHW"

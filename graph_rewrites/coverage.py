@@ -69,8 +69,7 @@ def find_coverage(graph: Graph, prefix: str) -> Coverage:
     rules = {
         node.metadata[FORWARD_KEY]: node.metadata[RULE_KEY]
         for node in graph.nodes
-        if node.metadata.get(PREFIX_KEY) == prefix
-        and node.metadata.get(RULE_KEY, "vjp") != "vjp"
+        if node.metadata.get(PREFIX_KEY) == prefix and node.metadata.get(RULE_KEY, "vjp") != "vjp"
     }
     found = []
     for node in graph.nodes:

@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from graph_rewrites.graph import Graph, Shape, TensorType
+from graph_rewrites.graph import Graph
+from graph_rewrites.tensor_type import Shape, TensorType
 
 Operand = str | float | Sequence[int] | np.ndarray | None
 

@@ -12,9 +12,9 @@ plain names and nodes as `Node`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import copy
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -24,22 +24,13 @@ from onnx import AttributeProto, TensorProto
 
 from graph_rewrites import weights
 from graph_rewrites.errors import ModelError, NameClashError, UnknownShapeError
-from graph_rewrites.node import Node, subgraph_captures
+from graph_rewrites.node import Node
 from graph_rewrites.order import topological
+from graph_rewrites.tensor_type import FLOAT_TYPES, Dim, Shape, TensorType
+
+_Proto = TypeVar("_Proto")
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # it prints on its own; we raise instead
-
-Dim = int | str | None
-"""A dimension: its size, its symbol, or None where nothing is known."""
-Shape = tuple[Dim, ...]
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """Element type (an onnx.TensorProto.DataType, 0 if unknown) and shape (None if unknown)."""
-
-    elem_type: int = TensorProto.UNDEFINED
-    shape: Shape | None = None
 
 
 class Graph:
@@ -225,7 +216,8 @@ class Graph:
             proto.CopyFrom(value)
             proto.name = name
         else:
-            proto = onnx.numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
+            contiguous = np.ascontiguousarray(value).reshape(value.shape)  # a scalar stays one
+            proto = onnx.numpy_helper.from_array(contiguous, name)
         self._bulk.pop(name, None)
         if weights.is_bulky(proto):
             self._bulk[name] = proto
@@ -245,7 +237,7 @@ class Graph:
         """Add a graph input."""
         if self.exists(name):
             raise NameClashError(f"a tensor named {name!r} exists already; choose another prefix")
-        self._inputs[name] = _value_info(name, type_)
+        self._inputs[name] = type_.declare(name)
         self._tensor(name)
         self.types[name] = type_
         return name
@@ -254,7 +246,7 @@ class Graph:
         """Make the existing tensor `name` a graph output."""
         if name in self._outputs:
             raise NameClashError(f"{name!r} is a graph output already")
-        self._outputs[name] = _value_info(name, type_)
+        self._outputs[name] = type_.declare(name)
         self.types[name] = type_
         return name
 
@@ -262,12 +254,24 @@ class Graph:
         """Declare another type for the graph input or output `name`."""
         for table in (self._inputs, self._outputs):
             if name in table:
-                declared = _value_info(name, type_)
+                declared = type_.declare(name)
                 table[name].type.CopyFrom(declared.type)
         self.types[name] = type_
 
+    def remove_idle(self, tensors: Iterable[str]) -> None:
+        """Remove the nodes that were there only to compute `tensors`, which nothing reads now."""
+        pending = list(tensors)
+        while pending:
+            node = self.producer(pending.pop())
+            if node is None or any(
+                o in self._outputs or self.consumers(o) for o in node.outputs if o
+            ):
+                continue
+            pending.extend((*node.inputs, *node.captures))
+            self.remove([node])
+
     def sort(self) -> None:
-        """Put the nodes into topological order, changing the present order as little as possible."""
+        """Put the nodes into topological order, changing the order as little as possible."""
         self._nodes = topological(self._nodes)
 
     def infer(self) -> None:
@@ -292,13 +296,13 @@ class Graph:
         except (onnx.shape_inference.InferenceError, ValueError) as error:
             raise ModelError(f"shape inference fails on this model: {error}") from error
         known = [*light.graph.value_info, *light.graph.input, *light.graph.output]
-        types = {value.name: _tensor_type(value) for value in known}
+        types = {value.name: TensorType.of(value) for value in known}
         for name, tensor in self.initializers.items():
             types[name] = TensorType(tensor.data_type, tuple(tensor.dims))
         return types
 
     def export(self) -> onnx.ModelProto:
-        """Write the model: full weights, everything that the source said and edits did not change."""
+        """Write the model, weights and all, and what the source said where no edit changed it."""
         model = self._write(with_values=True)
         self._refresh(model.graph)
         return weights.attach(model, self._bulk)
@@ -313,8 +317,8 @@ class Graph:
         _keep(graph.value_info, lambda v: v.name in foreign or v.name in self.types)
         for value in graph.value_info:
             known = self.type(value.name)
-            if known.shape is not None and not _agrees(_tensor_type(value), known):
-                value.type.CopyFrom(_value_info(value.name, known).type)
+            if known.shape is not None and not TensorType.of(value).admits(known):
+                value.type.CopyFrom(known.declare(value.name).type)
             elif known.shape is None and value.name not in foreign and known.elem_type:
                 value.type.tensor_type.ClearField("shape")
 
@@ -326,7 +330,6 @@ class Graph:
         for node in light.graph.node:
             bare.node.add(op_type=node.op_type, input=node.input, output=node.output)
         core = gs.import_onnx(onnx.helper.make_model(bare))
-        self._core = core
         self._tensors: dict[str, gs.Tensor] = core.tensors()
         for gs_node, proto in zip(core.nodes, light.graph.node, strict=True):
             gs_node.name = f"#{self._serial}"
@@ -346,20 +349,17 @@ class Graph:
             return gs.Variable.empty()
         return self._tensors.setdefault(name, gs.Variable(name))
 
-    def _substitute(self, tensors: Any, old: str, new: str) -> None:
+    def _substitute(self, tensors: MutableSequence[gs.Tensor], old: str, new: str) -> None:
         for i, tensor in enumerate(tensors):  # by index: GraphSurgeon's lists take no slices
             if tensor.name == old:
                 tensors[i] = self._tensor(new)
 
     def _write(self, *, with_values: bool) -> onnx.ModelProto:
-        self._core.nodes = [node.core for node in self._nodes]
-        self._core.outputs = []  # declared below, from the protos
         model = onnx.ModelProto()
         model.CopyFrom(self._source)
         graph = model.graph
         del graph.node[:], graph.initializer[:], graph.input[:], graph.output[:]
-        for node, core in zip(self._nodes, _node_protos(self._core), strict=True):
-            graph.node.append(node.proto_like(core))
+        graph.node.extend(node.to_proto() for node in self._nodes)
         graph.input.extend(self._inputs.values())
         graph.output.extend(self._outputs.values())
         read = {name for node in self._nodes for name in (*node.inputs, *node.captures)}
@@ -372,20 +372,6 @@ class Graph:
         for key, value in self.metadata.items():
             model.metadata_props.add(key=key, value=value)
         return model
-
-
-FLOAT_TYPES = frozenset(
-    {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
-)
-
-
-def _node_protos(core: gs.Graph) -> Iterable[onnx.NodeProto]:
-    """Operator, inputs and outputs of every node, as GraphSurgeon writes them."""
-    inputs, core.inputs = core.inputs, []
-    try:
-        return list(gs.export_onnx(core, do_type_check=False).graph.node)
-    finally:
-        core.inputs = inputs
 
 
 def normalise(model: onnx.ModelProto) -> None:
@@ -404,35 +390,8 @@ def normalise(model: onnx.ModelProto) -> None:
     _keep(model.graph.input, lambda value: value.name not in initialised)
 
 
-def _keep(repeated: Any, wanted: Any) -> None:
-    kept = [item for item in repeated if wanted(item)]
+def _keep(repeated: MutableSequence[_Proto], wanted: Callable[[_Proto], bool]) -> None:
+    kept = [copy.deepcopy(item) for item in repeated if wanted(item)]
     if len(kept) != len(repeated):
-        copies = [type(item).FromString(item.SerializeToString()) for item in kept]
         del repeated[:]
-        repeated.extend(copies)
-
-
-def _tensor_type(value: onnx.ValueInfoProto) -> TensorType:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return TensorType(tensor.elem_type, None)
-    dims: list[Dim] = []
-    for dim in tensor.shape.dim:
-        kind = dim.WhichOneof("value")
-        dims.append(dim.dim_value if kind == "dim_value" else (dim.dim_param or None))
-    return TensorType(tensor.elem_type, tuple(dims))
-
-
-def _agrees(declared: TensorType, known: TensorType) -> bool:
-    """Whether a declaration says nothing else than what is known, though it may say less."""
-    if declared.shape is None or known.shape is None:
-        return declared == known
-    return (
-        declared.elem_type == known.elem_type
-        and len(declared.shape) == len(known.shape)
-        and all(d in (None, k) for d, k in zip(declared.shape, known.shape, strict=True))
-    )
-
-
-def _value_info(name: str, type_: TensorType) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_value_info(name, type_.elem_type, type_.shape)
+        repeated.extend(kept)

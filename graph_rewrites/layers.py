@@ -10,7 +10,7 @@ import onnx
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.default_layer import default_layer
 from graph_rewrites.errors import ModelError, UnknownTensorError
-from graph_rewrites.graph import Graph, Shape
+from graph_rewrites.graph import Graph
 from graph_rewrites.layer_names import module_paths, under, within
 from graph_rewrites.layouts import Layouts, Picture, find_layouts
 from graph_rewrites.network import (
@@ -24,6 +24,7 @@ from graph_rewrites.network import (
 )
 from graph_rewrites.scores import Scores, find_scores
 from graph_rewrites.stamps import is_original
+from graph_rewrites.tensor_type import Shape
 
 Stride = tuple[int | float, ...]
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graph_rewrites.axes import CHANNEL, UNKNOWN, Atom, Layout, broadcast
-from graph_rewrites.graph import Graph, Shape
+from graph_rewrites.graph import Graph
 from graph_rewrites.network import Way
 from graph_rewrites.node import Node
+from graph_rewrites.tensor_type import Shape
 
 ACTIVATIONS = frozenset(
     {

@@ -12,7 +12,8 @@ import onnx.numpy_helper
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs  # noqa: TID251 - the type of the handle that graph.py owns
 
-    from graph_rewrites.graph import Graph, Shape
+    from graph_rewrites.graph import Graph
+    from graph_rewrites.tensor_type import Shape
 
 
 class Node:
@@ -86,20 +87,13 @@ class Node:
         domain = f"{self.domain}." if self.domain else ""
         return f"{domain}{self.op_type} ({name}output {self.output!r}, opset {self.opset})"
 
-    def proto_like(self, core: onnx.NodeProto) -> onnx.NodeProto:
-        """The node as a proto: tensors from `core`, all else as the source or an edit says."""
+    def to_proto(self) -> onnx.NodeProto:
+        """The node as ONNX writes it; what has no field here is kept as the source had it."""
         proto = onnx.NodeProto()
-        proto.CopyFrom(self._proto)  # keeps what has no field here: overload, device configuration
+        proto.CopyFrom(self._proto)
         del proto.input[:], proto.output[:], proto.attribute[:], proto.metadata_props[:]
-        for field, value in (
-            ("op_type", self.op_type),
-            ("name", self.name),
-            ("domain", self.domain),
-        ):
-            if getattr(proto, field) != value:  # setting "" would mark an absent field as present
-                setattr(proto, field, value)
-        proto.input.extend(core.input)
-        proto.output.extend(core.output)
+        proto.input.extend(self.inputs)
+        proto.output.extend(self.outputs)
         proto.attribute.extend(self.attributes.values())
         for key, value in self.metadata.items():
             proto.metadata_props.add(key=key, value=value)

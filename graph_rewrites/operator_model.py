@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
-from graph_rewrites.graph import Graph, Shape, TensorType
+from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
 from graph_rewrites.rules.table import Cotangents, VjpFn
+from graph_rewrites.tensor_type import Shape, TensorType
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

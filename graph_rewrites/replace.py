@@ -14,9 +14,7 @@ from graph_rewrites.rules.relu import RELU_RULES
 from graph_rewrites.stamps import CT_KEY, FORWARD_KEY, PREFIX_KEY, RULE_KEY, SWEEPS_KEY, is_original
 
 
-def replace_relu_rule(
-    model: onnx.ModelProto, relu: str, prefix: str = "grad"
-) -> onnx.ModelProto:
+def replace_relu_rule(model: onnx.ModelProto, relu: str, prefix: str = "grad") -> onnx.ModelProto:
     """Rewrite the ReLU backward nodes of one backward graph, and nothing else.
 
     Args:
@@ -53,5 +51,5 @@ def _relu_groups(graph: Graph, prefix: str) -> dict[str, list[Node]]:
         ours = node.metadata.get(PREFIX_KEY) == prefix
         if ours and node.metadata.get(RULE_KEY) in RELU_RULES:
             groups.setdefault(node.metadata[FORWARD_KEY], []).append(node)
-    return {name: group for name, group in groups.items() if any(CT_KEY in n.metadata for n in group)}
-
+    marked = {name for name, group in groups.items() if any(CT_KEY in n.metadata for n in group)}
+    return {name: groups[name] for name in groups if name in marked}

@@ -19,7 +19,7 @@ from graph_rewrites.errors import (
     RuleError,
     UnsupportedControlFlowError,
 )
-from graph_rewrites.graph import Dim, Graph, TensorType
+from graph_rewrites.graph import Graph
 from graph_rewrites.layers import resolve
 from graph_rewrites.node import Node
 from graph_rewrites.order import topological
@@ -38,6 +38,7 @@ from graph_rewrites.stamps import (
     SWEEPS_KEY,
     is_original,
 )
+from graph_rewrites.tensor_type import Dim, TensorType
 
 OTHER_ACTIVATIONS = ("gradient", "positive", "strict")
 _TELLING = 7919
@@ -188,10 +189,8 @@ class Sweep:
 
     # -- one node --------------------------------------------------------------------------------
 
-    def _visit(
-        self, node: Node, cotangents: dict[str, list[str]], active: Collection[str]
-    ) -> None:
-        cts = [self._total(name, cotangents) if name in cotangents else None for name in node.outputs]
+    def _visit(self, node: Node, cotangents: dict[str, list[str]], active: Collection[str]) -> None:
+        cts = [self._total(o, cotangents) if o in cotangents else None for o in node.outputs]
         if not any(cts):
             raise RuleError(f"the sweep reached {node} before its consumers; the graph is unsorted")
         answers = self._apply(node, cts)

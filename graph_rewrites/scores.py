@@ -16,10 +16,11 @@ import onnx
 
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.errors import ModelError, UnknownShapeError, UnknownTensorError
-from graph_rewrites.graph import Dim, Graph, Shape
+from graph_rewrites.graph import Graph
 from graph_rewrites.network import network_outputs
 from graph_rewrites.node import Node
 from graph_rewrites.quantized import INTEGER_LAYOUT
+from graph_rewrites.tensor_type import Dim, Shape
 
 Link = Literal["softmax", "log_softmax", "sigmoid", "none"]
 

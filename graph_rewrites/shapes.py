@@ -9,7 +9,8 @@ import numpy as np
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import UnknownShapeError
-from graph_rewrites.graph import Dim, Graph, Shape
+from graph_rewrites.graph import Graph
+from graph_rewrites.tensor_type import Dim, Shape
 
 
 def known_shape(graph: Graph, tensor: str) -> Shape:
@@ -74,9 +75,7 @@ def unbroadcast(op: Emitter, ct: str, x: str, y: str) -> str:
     if summed:
         ct = str(op.ReduceSum(ct, summed, keepdims=1))
     open_axes = [
-        axis
-        for axis, (a, b) in enumerate(pairs)
-        if not isinstance(a, int) and not same_dim(a, b)
+        axis for axis, (a, b) in enumerate(pairs) if not isinstance(a, int) and not same_dim(a, b)
     ]
     if open_axes:
         ct = _sum_open_axes(op, ct, x, open_axes)

@@ -54,7 +54,7 @@ def directional_error(
     prefix: str = "grad",
     *,
     directions: int = 4,
-    steps: Sequence[float] = (1e-5, 1e-6),
+    steps: Sequence[float] = (1e-5, 1e-6, 1e-7),
     seed: int = 0,
 ) -> float:
     """How far a differentiated model's gradient g is from its own central differences.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graph_rewrites.emit import Emitter
-from graph_rewrites.graph import Dim
 from graph_rewrites.node import Node
 from graph_rewrites.shapes import known_shape, static_dims
+from graph_rewrites.tensor_type import Dim
 
 Ints = tuple[int, ...]
 Sizes = list[int] | str

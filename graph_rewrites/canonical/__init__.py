@@ -33,6 +33,7 @@ from graph_rewrites.canonical.identities import remove_identities
 from graph_rewrites.canonical.inference_mode import settle_inference_mode
 from graph_rewrites.canonical.opset import convert_opset
 from graph_rewrites.canonical.padding import make_pads_explicit
+from graph_rewrites.canonical.views import straighten_views
 from graph_rewrites.canonical.widening import widen
 from graph_rewrites.canonical.wiring import sort_nodes
 from graph_rewrites.graph import Graph, normalise
@@ -89,6 +90,7 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
     fold_constants(graph, shapes=False)
     reached = free_batch(graph) if batch == "free" else "keep"
     fold_constants(graph)
+    straighten_views(graph)
     widened = widen(graph)
     remove_identities(graph)
     graph.metadata[KEY] = write_stamp(reached, widened, rewritten)

@@ -15,8 +15,9 @@ import numpy as np
 from graph_rewrites.canonical.batch_axes import AXIS_RULES, NotFreeError
 from graph_rewrites.canonical.batch_shapes import SHAPE_RULES, ShapeEdit
 from graph_rewrites.canonical.values import Values
-from graph_rewrites.graph import Graph, Shape, TensorType
+from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
+from graph_rewrites.tensor_type import Shape, TensorType
 
 _RULES = {**AXIS_RULES, **SHAPE_RULES}
 

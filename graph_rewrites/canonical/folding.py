@@ -66,7 +66,7 @@ def fold_constants(graph: Graph, shapes: bool = True) -> None:
             reshaping |= result.dtype.kind == "i"
     sources = [name for node in folded for name in node.inputs]
     graph.remove(folded)
-    _remove_idle(graph, sources)
+    graph.remove_idle(sources)
     if reshaping:
         graph.infer()  # sizes that were computed are known now
 
@@ -141,18 +141,6 @@ def _told(graph: Graph, values: Values, tensor: str) -> np.ndarray | None:
         return None
     dtype = np.int32 if graph.type(tensor).elem_type == TensorProto.INT32 else np.int64
     return np.array(numbers, dtype).reshape(value.shape)
-
-
-def _remove_idle(graph: Graph, tensors: Iterable[str]) -> None:
-    """Remove the nodes that were there only to compute `tensors`."""
-    pending = list(tensors)
-    outputs = set(graph.outputs)
-    while pending:
-        node = graph.producer(pending.pop())
-        if node is None or any(o in outputs or graph.consumers(o) for o in node.outputs if o):
-            continue
-        pending.extend(node.inputs)
-        graph.remove([node])
 
 
 _INTEGERS = frozenset(

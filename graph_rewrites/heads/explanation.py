@@ -11,7 +11,7 @@ from onnx import TensorProto
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import ModelError, UnknownTensorError
-from graph_rewrites.graph import Dim, Graph, TensorType
+from graph_rewrites.graph import Graph
 from graph_rewrites.heads.cam import grad_cam, upsample
 from graph_rewrites.heads.methods import METHODS
 from graph_rewrites.heads.picture import find_picture
@@ -23,6 +23,7 @@ from graph_rewrites.reverse import Sweep
 from graph_rewrites.rules import DEFAULT_RULES, RuleTable
 from graph_rewrites.scores import find_scores
 from graph_rewrites.stamps import PREFIX_KEY
+from graph_rewrites.tensor_type import Dim, TensorType
 
 
 def explanation_model(
@@ -110,9 +111,7 @@ class _Maps:
                 at = {layer.name: layer.gradient_at for layer in self.layers}
                 wanted.setdefault("gradient", {}).update(at)
         for relu, wrt in wanted.items():
-            sweep = Sweep(
-                self.graph, relu, relu, other_activations, rules, self.selection.rows
-            )
+            sweep = Sweep(self.graph, relu, relu, other_activations, rules, self.selection.rows)
             self.cotangents[relu] = sweep.pull_back(self.scores, self.selection.seed, wrt)
             sweep.finish(self.cotangents[relu].values())
 

@@ -9,11 +9,12 @@ from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import ModelError
-from graph_rewrites.graph import Dim, Graph, TensorType
+from graph_rewrites.graph import Graph
 from graph_rewrites.quantized import dequantized
 from graph_rewrites.reverse import Rows
 from graph_rewrites.scores import Scores
 from graph_rewrites.stamps import PREFIX_KEY
+from graph_rewrites.tensor_type import Dim, TensorType
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import UnsupportedOperatorError
-from graph_rewrites.graph import Dim
 from graph_rewrites.node import Node
 from graph_rewrites.rules.table import Cotangents, vjp, zero
 from graph_rewrites.shapes import is_static, known_shape, reshape_like, unbroadcast
+from graph_rewrites.tensor_type import Dim
 
 SIZES = zero("Shape", "Size", "ConstantOfShape", "EyeLike", "Range")
 """Sizes, and what is made from sizes alone: no pixel enters."""

@@ -8,10 +8,10 @@ reported by the sweep instead of dropped.
 from __future__ import annotations
 
 from graph_rewrites.emit import Emitter
-from graph_rewrites.graph import Shape
 from graph_rewrites.node import Node
 from graph_rewrites.rules.table import Cotangents, vjp
 from graph_rewrites.shapes import known_shape, unbroadcast
+from graph_rewrites.tensor_type import Shape
 from graph_rewrites.windows import Window, spread
 
 

@@ -17,14 +17,14 @@ from graph_rewrites.rules.table import Cotangents, vjp
 
 @vjp("QuantizeLinear")
 def quantize_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """x -> round(x / scale) + zero_point. Integers carry the cotangent of what they stand for."""
+    """X -> round(x / scale) + zero_point. Integers carry the cotangent of what they stand for."""
     del op
     return [cts[0], *(None for _ in node.inputs[1:])]
 
 
 @vjp("DequantizeLinear")
 def dequantize_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """q -> scale · (q - zero_point).
+    """Q -> scale · (q - zero_point).
 
     Where q is the integer picture itself the derivative is per step of that picture, so the scale
     is multiplied in; where q comes from a QuantizeLinear its cotangent is the dequantised value's.

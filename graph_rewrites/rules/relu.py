@@ -100,15 +100,14 @@ def relu_site(graph: Graph, node: Node) -> ReluSite | None:
 
 @vjp("Relu", "Clip", activation=True)
 def clip_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """x -> clamp(x, lo, hi): ct where lo < y < hi. The bounds are constants, no cotangent.
+    """X -> clamp(x, lo, hi): ct where lo < y < hi. The bounds are constants, no cotangent.
 
     The sweep asks for the rule of a ReLU by its name; this is the rule of every other Clip.
     """
+    (ct,) = cts
+    assert ct is not None
     site = relu_site(op.graph, node)
-    if site is not None:
-        dx = gradient(op, site, _only(cts))
-    else:
-        dx = _inside(op, node, _only(cts))
+    dx = _inside(op, node, ct) if site is None else gradient(op, site, ct)
     return [dx, *(None for _ in node.inputs[1:])]
 
 
@@ -153,9 +152,3 @@ def _inside(op: Emitter, node: Node, ct: str) -> str:
         return ct
     mask = inside[0] if len(inside) == 1 else op.And(*inside)
     return str(op.Where(mask, ct, 0.0))
-
-
-def _only(cts: Cotangents) -> str:
-    (ct,) = cts
-    assert ct is not None
-    return ct

@@ -1,4 +1,4 @@
-"""Models that several test files of this folder read: small ones as text, real ones from the onnx wheel."""
+"""Models for the tests of this folder: small ones as text, real ones from the onnx wheel."""
 
 from __future__ import annotations
 

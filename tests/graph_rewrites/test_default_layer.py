@@ -120,6 +120,12 @@ HEADS = (
         "r",
     ),
     Head(
+        "what also feeds other features is passed over",
+        f"c = {CONV}(x, W1) q = {HALF}(c) k = {CONV}(q, W2) a = GlobalAveragePool(k) p = {HALF}(c) "
+        "b = GlobalAveragePool(p) s = Add(a, b) f = Flatten(s) y = MatMul(f, D8)",
+        "p",
+    ),
+    Head(
         "mean over height, then over width",
         f"c = {CONV}(x, W1) r = Relu(c) a = ReduceMean<keepdims = 0>(r, h) "
         "b = ReduceMean<keepdims = 0>(a, h) y = MatMul(b, D8)",

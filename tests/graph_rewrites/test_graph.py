@@ -8,7 +8,8 @@ from google.protobuf.message import Message
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from graph_rewrites.errors import ModelError, NameClashError
-from graph_rewrites.graph import Graph, TensorType
+from graph_rewrites.graph import Graph
+from graph_rewrites.tensor_type import TensorType
 from tests.graph_rewrites.runtime import run
 from tests.graph_rewrites.samples import LIGHT, graph_of, light
 
@@ -92,12 +93,9 @@ def _full_model() -> onnx.ModelProto:
             [4],
         )
     )
-    model.functions.append(
-        helper.make_function(
-            "my", "F", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])],
-            [helper.make_opsetid("", 18)],
-        )  # fmt: skip
-    )
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    opset = [helper.make_opsetid("", 18)]
+    model.functions.append(helper.make_function("my", "F", ["a"], ["b"], body, opset))
     model.training_info.add().algorithm.name = "algorithm"
     model.configuration.add(name="pair", num_devices=2, device=["a", "b"])
     return model
@@ -334,14 +332,17 @@ def test_a_taken_name_is_refused():
 def test_types_of_custom_operators_outputs_come_from_the_file():
     graph = Graph(
         graph_of(
-            "agraph (float[N,2] x) => (float[N,2] y) <float[N,2] a> { a = my.Foreign(x) y = Relu(a) }"
+            "agraph (float[N,2] x) => (float[N,2] y) <float[N,2] a>"
+            " { a = my.Foreign(x)  y = Relu(a) }"
         )
     )
     assert graph.type("a") == TensorType(TensorProto.FLOAT, ("N", 2))
 
 
 def test_stale_types_of_inner_tensors_are_brought_up_to_date():
-    model = graph_of("agraph (float[1,2] x) => (float[1,2] y) <float[1,2] a> { a = Relu(x) y = Neg(a) }")
+    model = graph_of(
+        "agraph (float[1,2] x) => (float[1,2] y) <float[1,2] a> { a = Relu(x) y = Neg(a) }"
+    )
     graph = Graph(model)
     for name in ("x", "y"):
         graph.retype(name, TensorType(TensorProto.FLOAT, ("N", 2)))

@@ -103,6 +103,13 @@ WALKS = (
         initializers="<int64[6] split = {0, 8, 4, 4, 4, 4}, int64[4] merge = {0, 8, 16, 16}>",
     ),
     Walk(
+        "a piece of the height is no height",
+        f"c = {CONV}(x, W1) a = Reshape(c, split) b = ReduceMean<keepdims = 0>(a, rows) "
+        + DENSE.format("b"),
+        {"c": (1, (1, 1))},
+        initializers="<int64[5] split = {0, 8, 4, 4, 16}, int64[1] rows = {2}>",
+    ),
+    Walk(
         "concatenate, split, pad, crop, resize",
         f"c = {CONV}(x, W1) a = Concat<axis = 1>(c, c) l, r = Split<axis = 1, num_outputs = 2>(a) "
         "m = Mul(l, r) p = Pad(m, pads) s = Slice(p, zero, eight, rows) "
@@ -194,7 +201,7 @@ QDQ = graph(
     f"q0 = QuantizeLinear(x, s, z) d0 = DequantizeLinear(q0, s, z) c = {CONV}(d0, W1) r = Relu(c) "
     "q1 = QuantizeLinear(r, s, z) d1 = DequantizeLinear(q1, s, z) e1 = DequantizeLinear(q1, s, z) "
     f"k = {CONV}(d1, W2) a = Add(k, e1) q2 = QuantizeLinear(a, s, z) p = {HALF}(q2) "
-    f"d2 = DequantizeLinear(p, s, z) m = {CONV}(d2, W2) u = Neg(m) q3 = QuantizeLinear(m, s, z) "
+    f"d2 = DequantizeLinear(p, s, z) m = {CONV}(d2, W2) q3 = QuantizeLinear(m, s, z) u = Neg(m) "
     "d3 = DequantizeLinear(q3, s, z) v = Add(u, d3)" + DENSE.format("v"),
     initializers=QUANT,
 )

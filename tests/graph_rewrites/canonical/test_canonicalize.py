@@ -30,8 +30,10 @@ def _images(model: onnx.ModelProto, count: int = 2) -> tuple[str, np.ndarray]:
     dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     rng = np.random.default_rng(1)
-    noise = rng.uniform(0, 255, (count, *dims))
-    return value.name, noise.astype(dtype)
+    shade = rng.uniform(0, 255, (count, *(max(1, dim // 28) for dim in dims)))
+    for axis, dim in enumerate(dims, start=1):  # large patches: noise alone looks alike to a net
+        shade = np.repeat(shade, -(-dim // shade.shape[axis]), axis).take(range(dim), axis)
+    return value.name, (0.8 * shade + rng.uniform(0, 50, shade.shape)).astype(dtype)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -39,7 +41,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def _check(model: onnx.ModelProto, bar: float, relabelled: bool = True) -> onnx.ModelProto:
+def _check(model: onnx.ModelProto, bar: float) -> onnx.ModelProto:
     """Compare a model with its canonical form on two images, apart and together."""
     before = model.SerializeToString(deterministic=True)
     canonical = canonicalize(model)
@@ -52,29 +54,39 @@ def _check(model: onnx.ModelProto, bar: float, relabelled: bool = True) -> onnx.
     assert canonical_facts(canonical)["batch"] == "free"
     name, images = _images(model)
     old, new = session(model), session(canonical)
-    apart = [old.run(None, {name: image[None]})[0] for image in images]
-    assert _distance(apart[0], apart[1]) > 1e-2, "the images cannot be told apart"
-    for image, expected in zip(images, apart, strict=True):
-        (result,) = new.run(None, {name: image[None]})
-        assert result.dtype == expected.dtype
-        assert result.shape == expected.shape
-        assert _distance(result, expected) <= bar
-    (together,) = new.run(None, {name: images})
-    assert _distance(together, np.concatenate(apart)) <= max(bar, 1e-5)
+    for output in (value.name for value in model.graph.output):
+        apart = [old.run([output], {name: image[None]})[0] for image in images]
+        assert _distance(apart[0], apart[1]) > 1e-2, "the images cannot be told apart"
+        for image, expected in zip(images, apart, strict=True):
+            (result,) = new.run([output], {name: image[None]})
+            assert result.dtype == expected.dtype
+            assert result.shape == expected.shape
+            assert _distance(result, expected) <= bar
+        (together,) = new.run([output], {name: images})
+        assert _distance(together, np.concatenate(apart)) <= max(bar, 1e-5)
     return canonical
+
+
+def _with_logits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put the logits in place of the softmax, which random weights saturate."""
+    last = model.graph.node[-1]
+    if last.op_type == "Softmax":
+        model.graph.output[0].name = last.input[0]
+        del model.graph.node[-1]
+    return model
 
 
 @pytest.mark.parametrize(
     "name", [name for name in LIGHT if name not in ("bvlc_alexnet", "vgg19", "zfnet512")]
 )
 def test_light_models_keep_their_numbers(name: str):
-    _check(with_random_weights(light(name)), bar=1e-6)
+    _check(_with_logits(with_random_weights(light(name))), bar=1e-6)
 
 
 @pytest.mark.parametrize("name", ["bvlc_alexnet", "zfnet512", "vgg19"])
 @pytest.mark.slow
 def test_light_models_of_hundreds_of_megabytes_keep_their_numbers(name: str):
-    _check(with_random_weights(light(name), largest=200_000_000), bar=1e-6)
+    _check(_with_logits(with_random_weights(light(name), largest=200_000_000)), bar=1e-6)
 
 
 @pytest.mark.parametrize("name", LIGHT)
@@ -113,22 +125,12 @@ def test_the_published_output_of_the_float16_file_is_reproduced(shared):
     from PIL import Image
 
     model = canonicalize(onnx.load(shared / "models" / "squeezenet1.1_imagenet_fp16.onnx"))
-    picture = Image.open(shared / "images" / "fish.png").convert("RGB").resize((224, 224))
+    picture = Image.open(shared / "images" / "fish.png").convert("RGB")
     bgr = np.asarray(picture)[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float16)
     (output,) = run(model, {"data_0": bgr}).values()
-    golden = np.loadtxt(
-        shared / "models" / "squeezenet1.1_fish_golden.csv", delimiter=",", dtype=str
-    )
-    numbers = np.array([float(cell) for cell in golden.reshape(-1) if _is_number(cell)])
-    assert np.abs(output.reshape(-1).astype(np.float64) - numbers[-1000:]).max() < 2e-3
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    published = shared / "models" / "squeezenet1.1_fish_golden.csv"
+    golden = np.loadtxt(published, delimiter=",", skiprows=1)[:, 1]
+    assert np.abs(output.reshape(-1).astype(np.float64) - golden).max() < 2e-3
 
 
 def test_canonical_form_is_idempotent():

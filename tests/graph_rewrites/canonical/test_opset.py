@@ -1,0 +1,198 @@
+"""Old, new and foreign operator sets."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from graph_rewrites.canonical import canonical_facts, canonicalize
+from graph_rewrites.errors import ModelError, UnsupportedOperatorError
+from tests.graph_rewrites.runtime import run, session
+from tests.graph_rewrites.samples import graph_of
+
+RNG = np.random.default_rng(3)
+
+
+def _agree(model: onnx.ModelProto, shape: tuple[int, ...], bar: float = 1e-6) -> onnx.ModelProto:
+    """The canonical model gives the original's numbers in the runtime."""
+    canonical = canonicalize(model)
+    feeds = {model.graph.input[0].name: RNG.standard_normal(shape).astype(np.float32)}
+    expected = session(model).run(None, feeds)[0]
+    result = run(canonical, feeds)[model.graph.output[0].name]
+    np.testing.assert_allclose(result, expected, rtol=bar, atol=bar)
+    return canonical
+
+
+@pytest.mark.parametrize(
+    ("opset", "expected"), [(7, 18), (13, 18), (18, 18), (20, 20), (21, 21), (22, 21), (25, 21)]
+)
+def test_the_opset_becomes_18_to_21(opset: int, expected: int):
+    model = graph_of("agraph (float[1,4] x) => (float[1,4] y) { y = Softmax<axis=1>(x) }", opset)
+    canonical = _agree(model, (1, 4))
+    assert canonical.opset_import[0].version == expected
+    assert canonical.ir_version == 10
+
+
+@pytest.mark.parametrize("opset", [7, 9])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("scale", [2.0, 1.5, 2.7])
+def test_upsample_stays_asymmetric(opset: int, mode: str, scale: float):
+    height, width = int(5 * scale), int(7 * scale)
+    node = helper.make_node("Upsample", ["x"], ["y"], mode=mode)
+    scales = np.array([1, 1, scale, scale], np.float32)
+    initializers = []
+    if opset == 9:
+        node.input.append("scales")
+        initializers.append(numpy_helper.from_array(scales, "scales"))
+    else:
+        node.attribute.append(helper.make_attribute("scales", scales.tolist()))
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1, 2, 5, 7])],
+        [helper.make_tensor_value_info("y", 1, [1, 2, height, width])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4)
+    canonical = _agree(model, (1, 2, 5, 7), bar=1e-5)
+    assert canonical_facts(canonical)["rewritten"] == ["Upsample"]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("scale", [2.0, 1.5, 0.4])
+def test_resize_of_opset_10_stays_asymmetric(mode: str, scale: float):
+    size = int(np.floor(10 * scale))
+    model = graph_of(
+        f"agraph (float[1,2,10,10] x) => (float[1,2,{size},{size}] y)"
+        f'{{ y = Resize<mode="{mode}">(x, scales) }}',
+        opset=10,
+        scales=np.array([1, 1, scale, scale], np.float32),
+    )
+    _agree(model, (1, 2, 10, 10), bar=1e-5)
+
+
+def test_a_resize_that_was_half_pixel_stays_half_pixel():
+    model = graph_of(
+        'agraph (float[1,2,4,4] x) => (float[1,2,7,7] y) { y = Resize<mode="linear">(x, r, scales) }',
+        opset=11,
+        scales=np.array([1, 1, 1.75, 1.75], np.float32),
+        r=np.zeros(0, np.float32),
+    )
+    _agree(model, (1, 2, 4, 4), bar=1e-5)
+
+
+def test_softmax_over_the_trailing_axes_keeps_its_old_meaning():
+    model = graph_of("agraph (float[2,3,4] x) => (float[2,3,4] y) { y = Softmax<axis=1>(x) }", 11)
+    _agree(model, (2, 3, 4))
+
+
+def test_subgraphs_are_converted_too():
+    model = graph_of(
+        "agraph (float[1,1,3] x) => (float[1,3] y) { c = Constant<value = bool {1}>()  y = If (c) <"
+        "then_branch = a () => (float[1,3] p) { p = Squeeze<axes=[1]>(x) },"
+        "else_branch = b () => (float[1,3] q) { z = Neg(x)  q = Squeeze<axes=[1]>(z) }> }",
+        opset=11,
+    )
+    _agree(model, (1, 1, 3))
+
+
+def test_nodes_that_no_version_step_changed_are_taken_over_untouched():
+    model = graph_of(
+        "agraph (float[1,4] x) => (float[1,4] y) { a = my.Foreign<e: ints = []>(x)  y = Relu(a) }",
+        opset=14,
+    )
+    model.graph.node[0].attribute.append(helper.make_attribute("bytes", b"\xff\xfe"))
+    model.graph.quantization_annotation.add(tensor_name="a")
+    canonical = canonicalize(model)
+    assert canonical.graph.node == model.graph.node
+    assert canonical.graph.quantization_annotation == model.graph.quantization_annotation
+
+
+YOUNG = {
+    "Swish": "y = Swish<alpha=1.5>(x)",
+    "RMSNormalization": "y = RMSNormalization<axis=-1>(x, scale)",
+    "Attention": "y = Attention<q_num_heads=2, kv_num_heads=2>(x, x, x)",
+}
+
+
+@pytest.mark.parametrize("op_type", YOUNG)
+def test_operators_younger_than_opset_21_are_expanded(op_type: str):
+    scale = {"scale": np.linspace(0.5, 2, 8, dtype=np.float32)} if "scale" in YOUNG[op_type] else {}
+    model = graph_of(
+        f"agraph (float[2,3,8] x) => (float[2,3,8] y) {{ {YOUNG[op_type]} }}", 24, **scale
+    )
+    canonical = _agree(model, (2, 3, 8), bar=1e-5)
+    assert op_type not in {node.op_type for node in canonical.graph.node}
+    assert op_type in canonical_facts(canonical)["rewritten"]
+
+
+def test_a_young_operator_without_a_body_is_refused_by_name():
+    model = graph_of(
+        "agraph (float[2,8] x) => (float[2,8] y) { axis = Constant<value_int=1>()  y = CumProd(x, axis) }",
+        opset=26,
+    )
+    model.graph.node[1].name = "running product"
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        canonicalize(model)
+    assert str(caught.value) == (
+        "operator CumProd (node 'running product', output 'y') of opset 26 does not exist in opset "
+        "21 and has no standard body; export the model with opset 21 or below"
+    )
+
+
+def test_an_unknown_operator_is_refused_by_name():
+    model = graph_of("agraph (float[2] x) => (float[2] y) { y = Wonder(x) }")
+    with pytest.raises(UnsupportedOperatorError, match=r"Wonder \(output 'y'\).*opset 18.*domain"):
+        canonicalize(model)
+
+
+def test_an_operator_that_its_opset_has_abolished_is_refused():
+    model = graph_of("agraph (float[1,1,2,2] x) => (float[1,1,4,4] y) { y = Upsample(x, s) }", 13)
+    with pytest.raises(UnsupportedOperatorError, match="Upsample"):
+        canonicalize(model)
+
+
+def test_an_optimised_file_of_one_machine_is_refused_with_a_remedy():
+    model = graph_of("agraph (float[1,4,2,2] x) => (float[1,4,2,2] y) { y = my.ReorderInput(x) }")
+    model.graph.node[0].domain = model.opset_import[1].domain = "com.microsoft.nchwc"
+    with pytest.raises(UnsupportedOperatorError, match=r"ReorderInput.*memory layout.*EXTENDED"):
+        canonicalize(model)
+
+
+def test_custom_operators_stay():
+    model = graph_of("agraph (float[1,4] x) => (float[1,4] y) { y = my.Foreign(x) }", opset=13)
+    assert canonicalize(model).graph.node[0].domain == "my"
+
+
+def test_an_opset_of_the_future_is_refused():
+    model = graph_of("agraph (float[2] x) => (float[2] y) { y = Relu(x) }")
+    model.opset_import[0].version = 99
+    with pytest.raises(ModelError, match=r"opset 99, but the installed onnx knows \d+ at most"):
+        canonicalize(model)
+
+
+def test_what_the_converter_cannot_do_is_one_line():
+    model = graph_of("agraph (float[2,2] x) => (float[2,2] y) { y = Cast<to=1>(x) }", 5, 3)
+    model.graph.node[0].op_type = "ATen"  # of Caffe2's days
+    with pytest.raises(ModelError) as caught:
+        canonicalize(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_local_functions_are_inlined():
+    model = graph_of("agraph (float[1,4] x) => (float[1,4] y) { y = my.Twice(x) }", opset=13)
+    body = [helper.make_node("Add", ["a", "a"], ["b"]), helper.make_node("Relu", ["b"], ["c"])]
+    model.functions.append(
+        helper.make_function("my", "Twice", ["a"], ["c"], body, [helper.make_opsetid("", 13)])
+    )
+    canonical = _agree(model, (1, 4))
+    assert [node.op_type for node in canonical.graph.node] == ["Add", "Relu"]
+    assert not canonical.functions
+
+
+def test_the_default_domain_may_be_spelled_out():
+    model = graph_of("agraph (float[1,4] x) => (float[1,4] y) { y = Softmax(x) }", opset=11)
+    model.graph.node[0].domain = model.opset_import[0].domain = "ai.onnx"
+    canonical = canonicalize(model)
+    assert {node.domain for node in canonical.graph.node} == {""}
+    assert [entry.domain for entry in canonical.opset_import] == ["", "my"]
