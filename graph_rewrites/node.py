@@ -92,6 +92,8 @@ class Node:
         proto = onnx.NodeProto()
         proto.CopyFrom(self._proto)
         del proto.input[:], proto.output[:], proto.attribute[:], proto.metadata_props[:]
+        if proto.op_type != self.op_type:
+            proto.op_type = self.op_type
         proto.input.extend(self.inputs)
         proto.output.extend(self.outputs)
         proto.attribute.extend(self.attributes.values())
@@ -119,6 +121,7 @@ def subgraph_captures(node: onnx.NodeProto) -> Iterator[str]:
 def _free_names(graph: onnx.GraphProto) -> Iterator[str]:
     bound = {value.name for value in graph.input}
     bound.update(tensor.name for tensor in graph.initializer)
+    bound.update(tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
         for name in (*node.input, *subgraph_captures(node)):
             if name and name not in bound:

@@ -41,9 +41,9 @@ def straighten_views(graph: Graph) -> None:
     for node, source, shape in replaced:
         output, known, idle = node.output, graph.type(node.output), node.inputs
         graph.remove([node])
-        graph.remove_idle(idle)
         graph.append("Reshape", [source, shape], [output], name=node.name, metadata=node.metadata)
         graph.types[output] = known
+        graph.remove_idle(idle)
     if replaced:
         graph.sort()
         graph.infer()

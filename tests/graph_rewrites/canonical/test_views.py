@@ -1,0 +1,34 @@
+"""A contiguous strided view becomes a Reshape; one that moves numbers stays a Gather."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import graph_rewrites as gr
+from tests.graph_rewrites.runtime import run
+
+
+def as_strided(order: str) -> onnx.ModelProto:
+    """What PyTorch's exporter makes of `as_strided`: (N, 3, 2) seen as (N, 6) or otherwise."""
+    return onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>'
+        " g (float[N, 3, 2] x) => (float[N, 6] y)"
+        f" <int64[1] all = {{-1}}, int64[6] steps = {{{order}}}, int64 zero = {{0}},"
+        " int64 one = {1}, int64[1] tail = {1}, int64 six = {6}> {"
+        " flat = Reshape(x, all) s = Shape <start = 0, end = 1> (x) n = Squeeze(s)"
+        " rows = Range(zero, n, one) starts = Mul(rows, six) column = Unsqueeze(starts, tail)"
+        " index = Add(column, steps) v = Gather <axis = 0> (flat, index) y = Mul(v, v) }"
+    )
+
+
+@pytest.mark.parametrize(
+    ("order", "kept"), [("0, 1, 2, 3, 4, 5", False), ("1, 0, 2, 3, 4, 5", True)]
+)
+def test_only_the_order_decides(order: str, kept: bool) -> None:
+    model = as_strided(order)
+    canonical = gr.canonicalize(model)
+    assert ("Gather" in {node.op_type for node in canonical.graph.node}) == kept
+    x = np.random.default_rng(0).normal(size=(3, 3, 2)).astype(np.float32)
+    np.testing.assert_array_equal(run(canonical, {"x": x})["y"], run(model, {"x": x})["y"])
