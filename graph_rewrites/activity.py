@@ -14,6 +14,8 @@ from graph_rewrites.node import Node
 from graph_rewrites.quantized import INTEGER_LAYOUT
 from graph_rewrites.rules.table import RuleTable
 
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+
 
 def active_tensors(
     graph: Graph, nodes: Sequence[Node], wrt: Collection[str], of: str, rules: RuleTable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from graph_rewrites.activity import active_tensors
+from graph_rewrites.activity import CONTROL_FLOW, active_tensors
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import (
@@ -21,6 +21,7 @@ from graph_rewrites.errors import (
 )
 from graph_rewrites.graph import Graph
 from graph_rewrites.layers import resolve
+from graph_rewrites.network import network_inputs
 from graph_rewrites.node import Node
 from graph_rewrites.order import topological
 from graph_rewrites.quantized import behind_quantization
@@ -43,8 +44,6 @@ from graph_rewrites.tensor_type import Dim, TensorType
 OTHER_ACTIVATIONS = ("gradient", "positive", "strict")
 _TELLING = 7919
 """A prime that no layer has as a size: an axis of this size counts the images and nothing else."""
-
-_CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 
 def differentiate(
@@ -99,17 +98,23 @@ class Rows:
     Attributes:
         index: int64 vector, the image that each row of the cotangents belongs to.
         images: the tensors whose first axis counts the images.
+        mixed: the tensors that depend on the images in any other way.
     """
 
     index: str
     images: frozenset[str]
+    mixed: frozenset[str]
 
     @classmethod
     def of(cls, graph: Graph, index: str, batch: Dim) -> Rows:
         """Find the tensors of `graph` whose first axis is the batch, by trying a telling size."""
         known = graph.types_at(batch, _TELLING)
-        images = (name for name, type_ in known.items() if (type_.shape or (0,))[:1] == (_TELLING,))
-        return cls(index, frozenset(images))
+        images = {name for name, type_ in known.items() if (type_.shape or (0,))[0] == _TELLING}
+        depending = set(network_inputs(graph))
+        for node in graph.nodes:
+            if node.op_type != "Shape" and not depending.isdisjoint((*node.inputs, *node.captures)):
+                depending.update(node.outputs)
+        return cls(index, frozenset(images), frozenset(depending - images))
 
 
 @dataclass
@@ -239,7 +244,7 @@ class Sweep:
         rule = self.rules.get(node.op_type) if not node.domain else None
         if rule is not None and rule.fn is not None:
             return rule
-        if node.op_type in _CONTROL_FLOW:
+        if node.op_type in CONTROL_FLOW:
             raise UnsupportedControlFlowError(
                 f"{node} lies between the explained tensor and what it is differentiated by; "
                 "export the model without it, or explain a tensor before it"
@@ -271,12 +276,12 @@ class Sweep:
         rows, writer = self.rows, self.graph.producer(tensor)
         if rows is None or (writer is not None and not is_original(writer)):
             return tensor
-        if tensor not in rows.images:
-            if self.graph.is_float(tensor) and self.graph.constant(tensor) is None:
-                raise ModelError(
-                    f"several targets at once need the images apart along the first axis, but "
-                    f"{tensor!r} mixes them; explain one target at a time"
-                )
+        if tensor in rows.mixed:
+            raise ModelError(
+                "several targets at once need the images apart along the first axis, but "
+                f"{tensor!r} mixes them; explain one target at a time"
+            )
+        if tensor not in rows.images:  # a weight
             return tensor
         if tensor not in self._repeated:
             stamp = {PREFIX_KEY: self.prefix, FORWARD_KEY: tensor}

@@ -11,7 +11,8 @@ The passes, in order; each is a file:
 7. `padding`: every window names its own pads.
 8. `batch`: a fixed batch becomes symbolic where images provably stay apart.
 9. `folding`: what depends on no image is computed.
-10. `widening`: 16-bit arithmetic becomes float32.
+10. `views`: strided views that keep the order of the numbers become Reshapes.
+11. `widening`: 16-bit arithmetic becomes float32.
 
 The outputs of the canonical model equal the original's, for every image. Tensors that still exist
 keep their names. What was done is stamped into the model's metadata: see `canonical_facts`.

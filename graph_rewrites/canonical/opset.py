@@ -8,22 +8,24 @@ constants that go with them, are taken from what it returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx
+import onnx.numpy_helper
 import onnx.version_converter
 
 from graph_rewrites.canonical.functions import (
     default_opset,
+    describe,
     expand_young_operators,
     require_known_operators,
 )
-from graph_rewrites.errors import ModelError
+from graph_rewrites.errors import ModelError, UnsupportedOperatorError
 
 LOWEST, HIGHEST, IR_VERSION = 18, 21, 10
 
 _ASYMMETRIC_UNTIL = 10
-"""The last opset whose Resize and Upsample know only asymmetric coordinates, rounded down."""
+"""The last opset whose Resize and Upsample know only asymmetric coordinates."""
 
 
 def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -61,22 +63,43 @@ def _convert(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
             f"export it with opset {LOWEST} to {HIGHEST}"
         ) from error
     if version <= _ASYMMETRIC_UNTIL:
-        _make_asymmetric(converted.graph, set(_old_resizes(model.graph)))
+        _make_asymmetric(converted.graph, _old_resizes(model.graph))
     _merge(model, converted, version, target)
     return model
 
 
-def _old_resizes(graph: onnx.GraphProto) -> Iterator[str]:
-    """Outputs of the nodes that resize by the rules of before opset 11."""
+def _old_resizes(graph: onnx.GraphProto) -> dict[str, str]:
+    """The nodes that resize by the rules of before opset 11: first output, and rounding."""
+    scales = {tensor.name: tensor for tensor in graph.initializer}
+    rounding = {}
     for node in _all_nodes(graph):
         if not node.domain and node.op_type in ("Resize", "Upsample"):
-            yield node.output[0]
+            given = scales.get(node.input[1]) if len(node.input) > 1 else None
+            factors = () if given is None else onnx.numpy_helper.to_array(given).tolist()
+            rounding[node.output[0]] = _rounding(node, factors)
+    return rounding
 
 
-def _make_asymmetric(graph: onnx.GraphProto, outputs: set[str]) -> None:
+def _rounding(node: onnx.NodeProto, factors: Sequence[float]) -> str:
+    """How the runtime rounds to the nearest cell: down, but up along an axis that shrinks."""
+    linear = any(a.name == "mode" and a.s != b"nearest" for a in node.attribute)
+    if linear or all(factor >= 1 for factor in factors):
+        return "floor"
+    if all(factor <= 1 for factor in factors):
+        return "ceil"
+    raise UnsupportedOperatorError(
+        f"operator {describe(node)} enlarges one axis and shrinks another by the rules of before "
+        "opset 11, which later ones cannot express; export the model with opset 11 or above"
+    )
+
+
+def _make_asymmetric(graph: onnx.GraphProto, rounding: Mapping[str, str]) -> None:
     for node in _all_nodes(graph):
-        if node.op_type == "Resize" and node.output[0] in outputs:
-            settings = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        if node.op_type == "Resize" and node.output[0] in rounding:
+            settings = {
+                "coordinate_transformation_mode": "asymmetric",
+                "nearest_mode": rounding[node.output[0]],
+            }
             for attribute in [a for a in node.attribute if a.name in settings]:
                 node.attribute.remove(attribute)
             node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in settings.items())

@@ -1,0 +1,145 @@
+"""Explanations on disk: one NPZ that holds everything, and pictures beside it."""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from analyzer.errors import UsageError
+from analyzer.explanation import Explanation
+from analyzer.files import make_folder, write_atomically
+from analyzer.geometry import Geometry
+from analyzer.pictures import Picture
+
+if TYPE_CHECKING:
+    from graph_rewrites.coverage import Coverage
+
+SCHEMA: Final = 1
+_ARRAYS: Final = ("values", "target", "scores")
+
+
+def save(explanation: Explanation, path: Path) -> list[Path]:
+    """Write an explanation to `path`, a ".npz" file or a folder; see `Explanation.save`."""
+    data = _pack(explanation)
+    if path.suffix.lower() == ".npz":
+        write_atomically(path, data)
+        return [path]
+    make_folder(path)
+    written = []
+    for name, content in _files(explanation, data):
+        write_atomically(path / name, content)
+        written.append(path / name)
+    return written
+
+
+def load(path: Path) -> Explanation:
+    """Read an explanation; pickled objects are refused."""
+    try:
+        # numpy leaves the file open when it is no archive, so it is opened here.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        meta = json.loads(str(arrays.pop("meta")))
+        if meta["schema"] != SCHEMA:
+            raise UsageError(
+                f"{path}: schema {meta['schema']}, this version reads {SCHEMA}; "
+                "use the version that wrote it"
+            )
+        return _unpack(arrays, meta)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: no explanation that can be read ({error})") from error
+
+
+def _pack(explanation: Explanation) -> bytes:
+    arrays: dict[str, Any] = {name: getattr(explanation, name) for name in _ARRAYS}
+    if explanation.grid is not None:
+        arrays["grid"] = explanation.grid
+    arrays |= {f"outputs/{name}": array for name, array in explanation.outputs.items()}
+    arrays |= {f"pictures/{i}": p.pixels for i, p in enumerate(explanation.pictures)}
+    arrays["meta"] = np.array(json.dumps(_meta(explanation), ensure_ascii=True))
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def _meta(explanation: Explanation) -> dict[str, object]:
+    coverage = explanation.coverage
+    pictures = [
+        {key: value for key, value in vars(picture).items() if key != "pixels"}
+        for picture in explanation.pictures
+    ]
+    plain = ("axes", "layer", "method", "labels", "signed", "channels", "listed")
+    return {
+        "schema": SCHEMA,
+        **{name: getattr(explanation, name) for name in plain},
+        "provenance": dict(explanation.provenance),
+        "coverage": None if coverage is None else [asdict(a) for a in coverage.activations],
+        "pictures": pictures,
+        "geometry": [asdict(geometry) for geometry in explanation.geometry],
+    }
+
+
+def _unpack(arrays: dict[str, Any], meta: dict[str, Any]) -> Explanation:
+    pictures = tuple(
+        Picture(**{**facts, "notes": tuple(facts["notes"])}, pixels=arrays[f"pictures/{i}"])
+        for i, facts in enumerate(meta["pictures"])
+    )
+    geometry = tuple(
+        Geometry(**{key: (pair[0], pair[1]) for key, pair in facts.items()})
+        for facts in meta["geometry"]
+    )
+    prefix = "outputs/"
+    outputs = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return Explanation(
+        **{name: arrays[name] for name in _ARRAYS},
+        grid=arrays.get("grid"),
+        coverage=_coverage(meta["coverage"]),
+        labels=tuple(tuple(row) for row in meta["labels"]),
+        outputs=outputs,
+        pictures=pictures,
+        geometry=geometry,
+        **{k: meta[k] for k in ("axes", "layer", "method", "signed", "channels", "listed")},
+        provenance=meta["provenance"],
+    )
+
+
+def _coverage(rows: list[dict[str, Any]] | None) -> "Coverage | None":
+    if rows is None:
+        return None
+    from graph_rewrites.coverage import ActivationRule, Coverage
+
+    return Coverage(tuple(ActivationRule(**row) for row in rows))
+
+
+def _files(explanation: Explanation, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents for a folder: the archive, then the pictures of every map."""
+    stems = _stems(explanation.names)
+    method = explanation.method
+    archive = f"{stems[0]}.{method}.npz" if len(stems) == 1 else f"{method}.npz"
+    yield archive, data
+    for image, stem in enumerate(stems):
+        for target in range(explanation.targets):
+            mark = f".{explanation.target[image, target]}" if "T" in explanation.axes else ""
+            for kind, drawing in explanation.drawings(image, target).items():
+                stream = io.BytesIO()
+                drawing.save(stream, "PNG")
+                yield f"{stem}.{method}{mark}.{kind}.png", stream.getvalue()
+
+
+def _stems(names: tuple[str, ...]) -> list[str]:
+    """File names safe everywhere, none twice: pictures come from anywhere, so do their names."""
+    stems: list[str] = []
+    for name in names:
+        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem).strip("-")[:60] or "image"
+        if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", slug):
+            slug = f"image-{slug}"
+        taken = {stem.casefold() for stem in stems}
+        numbered = (f"{slug}-{n}" for n in count(1))
+        stems.append(next(s for s in chain([slug], numbered) if s.casefold() not in taken))
+    return stems

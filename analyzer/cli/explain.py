@@ -1,0 +1,204 @@
+"""`onnx-analyzer explain MODEL IMAGE...`: maps, overlays and their provenance."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, nan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from analyzer.cli import options
+from analyzer.cli.exit_codes import ExitCode
+from analyzer.cli.output_paths import must_be_writable
+from analyzer.cli.terminal import complain, printable, progress, put, put_json, say
+from analyzer.errors import InputError
+
+if TYPE_CHECKING:
+    from analyzer import Analyzer, Explanation
+    from analyzer.session import Device
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one picture: an entry for each map, or why there is none."""
+
+    image: Path
+    maps: tuple[Mapping[str, Any], ...] = ()
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The picture's entry of the JSON forms."""
+        outcome = {"maps": self.maps} if self.error is None else {"error": self.error}
+        return {"image": str(self.image), **outcome}
+
+
+@click.command("explain", short_help="Explain pictures.")
+@options.model
+@click.argument("images", type=options.PATH, nargs=-1, required=True, metavar="IMAGE...")
+@options.methods
+@click.option(
+    "-t",
+    "--target",
+    "targets",
+    multiple=True,
+    help="Class index or name; several times for several classes; default: the arg-max.",
+)
+@options.layer
+@options.preprocess
+@options.labels
+@options.device
+@options.other_activations
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    default=Path("explanations"),
+    show_default=True,
+    help="Folder for maps and pictures; for one map also a file ending in .npz.",
+)
+@options.output_format("text", "json", "jsonl")
+@options.debug
+def command(
+    model: Path,
+    images: tuple[Path, ...],
+    methods: tuple[str, ...],
+    targets: tuple[str, ...],
+    layer: str | None,
+    preprocess: str | None,
+    labels: str | None,
+    device: Device,
+    other_activations: str,
+    output: Path,
+    form: str,
+) -> int:
+    """Explain what MODEL says about each IMAGE, and write the maps.
+
+    A picture that cannot be used is named on stderr; the others are finished, and the exit code
+    is 3.
+    """
+    import analyzer
+
+    if output.suffix == ".npz" and (len(images) > 1 or len(methods) > 1):
+        raise click.UsageError(
+            f"{output} is one file and several maps are asked for; give a folder"
+        )
+    loaded = analyzer.load(model, preprocess=preprocess, labels=labels, device=device)
+    must_be_writable(output)
+    call = {
+        "method": methods,
+        "target": list(targets) or None,
+        "layer": layer,
+        "other_activations": other_activations,
+    }
+    images = tuple(dict.fromkeys(images))
+    finished = []
+    with progress(images, "explaining", streamed=form != "json") as shown:
+        for result in _explain_each(loaded, shown, call, _stems(images), output):
+            finished.append(result)
+            _show(result, form)
+    return _conclude(finished, form, loaded)
+
+
+def _explain_each(
+    loaded: Analyzer,
+    images: Iterable[Path],
+    call: Mapping[str, Any],
+    stems: Mapping[Path, str],
+    output: Path,
+) -> Iterator[Result]:
+    """Explain and save one picture after the other; a bad one costs nothing but itself."""
+    for image in images:
+        try:
+            explained = loaded.explain(image, **call)
+        except InputError as error:
+            yield Result(image, error=str(error))
+            continue
+        named = [_named(e, image, stems[image]) for e in explained.values()]
+        yield Result(image, tuple(_map_entry(e, e.save(output)) for e in named))
+
+
+def _show(result: Result, form: str) -> None:
+    """Put one finished picture on stdout, in the forms that stream."""
+    if form == "jsonl":
+        put_json(result.as_dict())
+    elif form == "text":
+        for entry in result.maps:
+            put(f"{printable(result.image)}: {_sentence(entry)}")
+            for file in entry["files"]:
+                put(f"  {printable(file)}")
+
+
+def _conclude(finished: Sequence[Result], form: str, loaded: Analyzer) -> ExitCode:
+    """Put the JSON document, list the failures, and choose the exit code."""
+    if form == "json":
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "model": {"name": loaded.name, "sha256": loaded.sha256, "provider": loaded.provider},
+            "images": [result.as_dict() for result in finished],
+        }
+        put_json(document, indent=2)
+    failures = [result for result in finished if result.error is not None]
+    for result in failures:
+        complain(result.error)
+    if failures and len(finished) > 1:
+        say(f"{len(finished) - len(failures)} of {len(finished)} pictures are explained")
+    return ExitCode.FAILED_IMAGES if failures else ExitCode.OK
+
+
+def _map_entry(explanation: Explanation, files: Sequence[Path]) -> dict[str, Any]:
+    """What is said of one picture's map; a score that is no number is null, as JSON has none."""
+    targets = zip(
+        explanation.target.reshape(-1).tolist(),
+        explanation.labels[0],
+        explanation.scores.reshape(-1).tolist(),
+        strict=True,
+    )
+    return {
+        "method": explanation.method,
+        "layer": explanation.layer,
+        "targets": [
+            {"index": index, "label": label, "score": score if isfinite(score) else None}
+            for index, label, score in targets
+        ],
+        "files": [str(file) for file in files],
+    }
+
+
+def _sentence(entry: Mapping[str, Any]) -> str:
+    where = f" at {entry['layer']}" if entry["layer"] else ""
+    targets = ", ".join(
+        f"{t['label']} ({t['index']}, score {nan if t['score'] is None else t['score']:.4g})"
+        for t in entry["targets"]
+    )
+    return printable(f"{entry['method']}{where} of {targets}")
+
+
+def _named(explanation: Explanation, image: Path, stem: str) -> Explanation:
+    """The same explanation; where two pictures share a name, with the one its files get."""
+    if stem == image.stem:
+        return explanation
+    pictures = tuple(replace(p, name=f"{stem}{image.suffix}") for p in explanation.pictures)
+    return replace(explanation, pictures=pictures)
+
+
+def _stems(images: Sequence[Path]) -> dict[Path, str]:
+    """A name for the files of each picture: its stem, numbered where another has it already."""
+    stems: dict[Path, str] = {}
+    taken: set[str] = set()
+    for image in images:
+        stem = image.stem
+        for number in itertools.count(2):
+            key = re.sub(r"[^a-z0-9_]+", "-", stem.casefold())
+            if key not in taken:
+                break
+            stem = f"{image.stem[:50]}-{number}"
+        taken.add(key)
+        stems[image] = stem
+    return stems

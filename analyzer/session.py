@@ -1,0 +1,254 @@
+"""The runtime, behind one door: the only file that imports onnxruntime.
+
+The runtime falls back to the CPU without an error when CUDA's libraries are missing; a `Session`
+never does: "cuda" is an error then, and "auto" says what it took and why.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from analyzer.errors import (
+    AnalyzerError,
+    MissingProviderError,
+    ModelRejectedError,
+    UsageError,
+)
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise MissingProviderError(
+        f"onnxruntime does not load ({error}); pip install onnxruntime"
+    ) from error
+
+Device = Literal["cpu", "cuda", "auto"]
+Optimization = Literal["none", "basic", "extended", "all"]
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+_log = logging.getLogger(__name__)
+
+_CPU: Final = "CPUExecutionProvider"
+_CUDA: Final = "CUDAExecutionProvider"
+# TF32 would cost three decimal digits; the exhaustive search would tune again for every batch size.
+_CUDA_OPTIONS: Final = MappingProxyType({"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+_LEVELS: Final = MappingProxyType(
+    {
+        "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }
+)
+_FATAL, _WARNING = 4, 2
+_logger_lock = threading.Lock()
+
+
+class Session:
+    """One model loaded into the runtime.
+
+    Attributes:
+        device: "cpu" or "cuda", whichever really runs.
+        provider: The execution provider's name.
+        reason: Why this device, where "auto" had to choose.
+        settings: Runtime version, provider and every option that can change numbers.
+        outputs: Names of the outputs.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto | bytes,
+        device: Device = "cpu",
+        optimization: Optimization = "all",
+        threads: int | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: The model or its bytes; at most 2 GiB.
+            device: "cuda" is an error where CUDA does not load; "auto" prefers CUDA.
+            optimization: The runtime's graph optimisation level.
+            threads: Threads inside one operator; None leaves the choice to the runtime.
+
+        Raises:
+            MissingProviderError: CUDA was asked for and does not load.
+            ModelRejectedError: The runtime refuses the model.
+        """
+        data = model if isinstance(model, bytes) else _serialise(model)
+        options = _options(optimization, threads)
+        self._session, self.reason = _open(data, options, device)
+        self.provider: str = self._session.get_providers()[0]
+        self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == _CUDA else "cpu"
+        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+        self.settings: Mapping[str, object] = MappingProxyType(
+            {
+                "onnxruntime": ort.__version__,
+                "provider": self.provider,
+                "reason": self.reason,
+                "graph_optimization": optimization,
+                "set_denormal_as_zero": True,
+                **(_CUDA_OPTIONS if self.device == "cuda" else {}),
+            }
+        )
+
+    def run(
+        self, inputs: Arrays, outputs: Sequence[str] | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Run the model.
+
+        Args:
+            inputs: Arrays by input name.
+            outputs: Names to compute; None computes all.
+
+        Raises:
+            AnalyzerError: The runtime failed, for want of memory for example.
+        """
+        names = list(self.outputs if outputs is None else outputs)
+        try:
+            results = self._session.run(names, dict(inputs))
+        except Exception as error:
+            raise AnalyzerError(f"the runtime failed on {self.provider}: {_tidy(error)}") from error
+        return dict(zip(names, results, strict=True))
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A device that really loads, its provider, and why it was taken."""
+
+    device: Literal["cpu", "cuda"]
+    provider: str
+    reason: str
+
+
+def settle(device: str) -> Settled:
+    """Turn "cpu", "cuda" or "auto" into a device that really runs, with a model of one node.
+
+    Raises:
+        UsageError: Another word.
+        MissingProviderError: CUDA was asked for and does not load.
+    """
+    if device not in ("cpu", "cuda", "auto"):
+        raise UsageError(f"unknown device {device!r}; known: cpu, cuda, auto")
+    if device == "cpu":
+        return Settled("cpu", _CPU, "as asked")
+    session = Session(_tiny_model(), "cuda" if device == "cuda" else "auto")
+    return Settled(session.device, session.provider, session.reason)
+
+
+@dataclass(frozen=True)
+class ProviderReport:
+    """What the installed runtime can really do.
+
+    Attributes:
+        version: The runtime's version.
+        available: Providers that the runtime was built with.
+        loads: Providers that were tried with a tiny model, and whether they ran it.
+        note: Why CUDA does not load, or "".
+    """
+
+    version: str
+    available: tuple[str, ...]
+    loads: Mapping[str, bool]
+    note: str
+
+
+def provider_report() -> ProviderReport:
+    """Try the CPU and CUDA with a model of one node; nothing is printed."""
+    tiny = _tiny_model()
+    loads = {_CPU: Session(tiny, "cpu").provider == _CPU}
+    note = ""
+    try:
+        loads[_CUDA] = Session(tiny, "cuda").provider == _CUDA
+    except MissingProviderError as error:
+        loads[_CUDA], note = False, str(error)
+    return ProviderReport(ort.__version__, tuple(ort.get_available_providers()), loads, note)
+
+
+def _options(optimization: Optimization, threads: int | None) -> Any:  # noqa: ANN401
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only: they are raised as well, and said once
+    options.graph_optimization_level = _LEVELS[optimization]
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _open(data: bytes, options: Any, device: Device) -> tuple[Any, str]:  # noqa: ANN401
+    """The runtime's session and why it runs where it runs."""
+    if device == "cpu":
+        return _create(data, options, [_CPU]), "as asked"
+    failure = _cuda_missing()
+    if not failure:
+        with _silence():
+            session = _create(data, options, [(_CUDA, dict(_CUDA_OPTIONS)), _CPU])
+        if session.get_providers()[0] == _CUDA:
+            return session, "as asked" if device == "cuda" else "CUDA loads"
+        failure = "CUDA's libraries do not load"
+    if device == "cuda":
+        raise MissingProviderError(
+            f"device 'cuda': {failure}; pip install 'onnx-analyzer[cuda]', check the driver, "
+            "or use device 'cpu'"
+        )
+    _log.info("device 'auto' took the CPU: %s", failure)
+    return _create(data, options, [_CPU]), f"CPU, because {failure}"
+
+
+def _cuda_missing() -> str:
+    if _CUDA not in ort.get_available_providers():
+        return f"the installed onnxruntime {ort.__version__} was built without CUDA"
+    # The runtime prints what it cannot preload; a failure shows below, when the session opens.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ort.preload_dlls()
+    return ""
+
+
+def _create(data: bytes, options: Any, providers: list[Any]) -> Any:  # noqa: ANN401
+    try:
+        return ort.InferenceSession(data, sess_options=options, providers=providers)
+    except Exception as error:
+        raise ModelRejectedError(f"the runtime refuses the model: {_tidy(error)}") from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the runtime's default logger off stderr while a provider is tried."""
+    with _logger_lock:
+        ort.set_default_logger_severity(_FATAL)
+        try:
+            yield
+        finally:
+            ort.set_default_logger_severity(_WARNING)
+
+
+def _serialise(model: onnx.ModelProto) -> bytes:
+    try:
+        return bytes(model.SerializeToString())
+    except ValueError as error:
+        raise ModelRejectedError("the model needs more than 2 GiB; it cannot be loaded") from error
+
+
+def _tidy(error: Exception) -> str:
+    """The runtime's message without its error-code prefix."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _tiny_model() -> onnx.ModelProto:
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "tiny", value[:1], value[1:])
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+    )

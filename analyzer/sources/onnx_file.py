@@ -1,0 +1,207 @@
+"""ONNX files: read whole, hashed, checked for being what they claim."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from analyzer.errors import ModelRejectedError, UsageError
+
+MAX_MODEL_BYTES: Final = 2**31 - 1  # protobuf's limit for one message, weights included
+
+_OTHER_KINDS: Final = (
+    (0, b"PK\x03\x04", "a zip archive, such as PyTorch and Keras save"),
+    (0, b"\x89HDF\r\n", "an HDF5 file, such as Keras saves"),
+    (4, b"TFL3", "a TFLite model"),
+    (4, b"ORTM", "a model in the runtime's own .ort format"),
+    (0, b"\x80", "a pickle, such as PyTorch saves"),
+    (0, b"version https://git-lfs", "a Git LFS pointer: the model itself was not downloaded,"),
+    (0, b"<", "an HTML or XML page: the download probably failed,"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedModel:
+    """A model in memory and where it came from.
+
+    Attributes:
+        model: The model, external data loaded.
+        name: The file's name without its folders, or the graph's name.
+        path: None for a ModelProto.
+        sha256: Of the file, or of the serialised ModelProto.
+        external: sha256 of each external data file, by its name in the model.
+    """
+
+    model: onnx.ModelProto
+    name: str
+    path: Path | None
+    sha256: str
+    external: dict[str, str] = field(default_factory=dict)
+
+
+def from_proto(model: onnx.ModelProto) -> OpenedModel:
+    """A copy of a ModelProto, checked like a file."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    name = copy.graph.name or "model"
+    try:
+        data = copy.SerializeToString(deterministic=True)
+    except ValueError as error:
+        raise _too_large(name) from error
+    if any(_is_external(tensor) for tensor in _tensors(copy)):
+        raise UsageError(
+            f"{name}: weights lie in external files; give the path of the ONNX file instead"
+        )
+    _check(copy, name)
+    return OpenedModel(copy, name, None, hashlib.sha256(data).hexdigest())
+
+
+def read_onnx(path: Path) -> OpenedModel:
+    """Read an ONNX file and the external data beside it.
+
+    Raises:
+        UsageError: No such file, or it cannot be opened.
+        ModelRejectedError: No ONNX, damaged, or more than 2 GiB with its weights.
+    """
+    try:
+        if not path.is_file():
+            what = "is a folder, not an ONNX file" if path.is_dir() else "no such model file"
+            raise UsageError(f"{path}: {what}")
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise _too_large(path.name)
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
+    model = _parse(data, path)
+    external = _load_external(model, path)
+    _check(model, path.name)
+    return OpenedModel(model, path.name, path, hashlib.sha256(data).hexdigest(), external)
+
+
+def _parse(data: bytes, path: Path) -> onnx.ModelProto:
+    if not data:
+        raise ModelRejectedError(f"{path}: the file is empty, no ONNX model")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+        readable = bool(model.graph.node) and bool(model.opset_import)
+    except DecodeError:
+        readable = False
+    if readable:
+        return model
+    for offset, magic, kind in _OTHER_KINDS:
+        if data[offset:].startswith(magic):
+            raise ModelRejectedError(f"{path}: {kind} no ONNX model; export the model to ONNX")
+    raise ModelRejectedError(
+        f"{path}: no ONNX model, or a truncated one ({len(data)} bytes); fetch or export it again"
+    )
+
+
+def _load_external(model: onnx.ModelProto, path: Path) -> dict[str, str]:
+    """Load external weights from the model's own folder only; onnx refuses to leave it."""
+    tensors = [tensor for tensor in _tensors(model) if _is_external(tensor)]
+    if not tensors:
+        return {}
+    base = path.resolve().parent
+    entries = [{e.key: e.value for e in tensor.external_data} for tensor in tensors]
+    names = sorted({entry.get("location", "") for entry in entries})
+    try:
+        if sum(int(entry.get("length", 0)) for entry in entries) > MAX_MODEL_BYTES:
+            raise _too_large(path.name)
+        onnx.load_external_data_for_model(model, str(base))
+        return {name: _hash_file(base / name) for name in names}
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelRejectedError(
+            f"{path}: external weights ({', '.join(names)}) do not load: {_brief(error)}; "
+            "keep them beside the model"
+        ) from error
+
+
+def _check(model: onnx.ModelProto, name: str) -> None:
+    """Refuse operators that nobody here can run, by name, and whatever else the checker refuses."""
+    _one_spelling(model)
+    versions = {o.domain or "ai.onnx": o.version for o in model.opset_import}
+    local = {(function.domain, function.name) for function in model.functions}
+    for node in model.graph.node:
+        domain = node.domain or "ai.onnx"
+        if (node.domain, node.op_type) in local or _is_known(node, domain, versions.get(domain, 0)):
+            continue
+        full = node.op_type if domain == "ai.onnx" else f"{domain}.{node.op_type}"
+        where = node.name or next(iter(node.output), "?")
+        raise ModelRejectedError(
+            f"{name}: operator {full!r} (node {where!r}) is unknown in {domain} opset "
+            f"{versions.get(domain, 'none')}; export the model again with standard operators"
+        )
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ModelRejectedError(f"{name}: not a valid ONNX model: {_brief(error)}") from error
+    except ValueError as error:
+        raise _too_large(name) from error
+
+
+def _is_known(node: onnx.NodeProto, domain: str, version: int) -> bool:
+    if domain == "com.microsoft":
+        return True  # the runtime's own operators, of which ONNX keeps no list
+    try:
+        onnx.defs.get_schema(node.op_type, version, "" if domain == "ai.onnx" else domain)
+    except onnx.defs.SchemaError:
+        return False
+    return True
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every stored tensor, those of subgraphs and of attributes included."""
+    for graph in _graphs(model):
+        yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield from (attribute.t, *attribute.tensors)
+
+
+def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The graph and every subgraph."""
+    waiting = [model.graph]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting += [attribute.g, *attribute.graphs]
+
+
+def _one_spelling(model: onnx.ModelProto) -> None:
+    """Spell the standard domain as "", as the checker wants it; runtimes take "ai.onnx" too."""
+    for graph in _graphs(model):
+        for node in graph.node:
+            if node.domain == "ai.onnx":
+                node.domain = ""
+    given = {opset.domain or "": opset.version for opset in model.opset_import}
+    if "ai.onnx" in given:
+        given[""] = max(given.pop("ai.onnx"), given.get("", 0))
+        del model.opset_import[:]
+        model.opset_import.extend(onnx.helper.make_opsetid(*item) for item in given.items())
+
+
+def _is_external(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL
+
+
+def _hash_file(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _too_large(name: str) -> ModelRejectedError:
+    return ModelRejectedError(
+        f"{name}: more than 2 GiB with its weights; give a smaller model or a quantised one"
+    )
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,136 @@
+"""The runtime's door: settings recorded, providers honest, errors in one line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from analyzer import session as door
+from analyzer.errors import AnalyzerError, MissingProviderError, ModelRejectedError, UsageError
+from analyzer.session import Session, provider_report, settle
+
+
+def relu() -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"])
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N"])
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])]
+    graph = helper.make_graph(nodes, "g", [x], [y, z])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_run_returns_arrays_by_name():
+    session = Session(relu())
+    x = np.array([-1, 2], np.float32)
+    found = session.run({"x": x})
+    assert list(found) == ["y", "z"]
+    np.testing.assert_array_equal(found["y"], [0, 2])
+    assert list(session.run({"x": x}, ["z"])) == ["z"]
+
+
+def test_settings_are_recorded():
+    session = Session(relu().SerializeToString(), optimization="none", threads=1)
+    assert (session.device, session.provider) == ("cpu", "CPUExecutionProvider")
+    assert session.settings["onnxruntime"] == onnxruntime.__version__
+    assert session.settings["graph_optimization"] == "none"
+    with pytest.raises(TypeError):
+        session.settings["provider"] = "other"
+
+
+def test_denormals_are_zero():
+    tiny = np.array([1e-40], np.float32)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    assert Session(model, threads=1).run({"x": tiny})["y"][0] == 0
+
+
+def test_broken_models_and_wrong_inputs_are_one_line(capfd):
+    with pytest.raises(ModelRejectedError) as caught:
+        Session(b"no model")
+    assert "\n" not in str(caught.value)
+    broken = relu()
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ModelRejectedError, match="NoSuchOperator"):
+        Session(broken)
+    with pytest.raises(AnalyzerError, match="the runtime failed") as failed:
+        Session(relu()).run({"x": np.zeros((2, 2), np.float32)})
+    assert "ONNXRuntimeError" not in str(failed.value)
+    assert capfd.readouterr() == ("", "")  # the runtime has said nothing by itself
+
+
+def cuda_loads() -> bool:
+    return provider_report().loads["CUDAExecutionProvider"]
+
+
+def test_cuda_is_an_error_or_really_cuda(capfd):
+    if cuda_loads():
+        assert Session(relu(), "cuda").provider == "CUDAExecutionProvider"
+        assert Session(relu(), "cuda").settings["use_tf32"] == "0"
+    else:
+        with pytest.raises(MissingProviderError, match="cuda") as caught:
+            Session(relu(), "cuda")
+        assert caught.value.exit_code == 6
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_auto_says_what_it_took(capfd):
+    settled = settle("auto")
+    assert settled.device == ("cuda" if cuda_loads() else "cpu")
+    assert settled.reason
+    assert settled.device == "cuda" or "CPU, because" in settled.reason
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_runtime_built_without_cuda(monkeypatch):
+    monkeypatch.setattr(door.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(MissingProviderError, match="built without CUDA"):
+        settle("cuda")
+    assert settle("auto").device == "cpu"
+
+
+def test_silent_fallback_of_the_runtime_is_an_error(monkeypatch):
+    """The runtime gives a CPU session where CUDA's libraries are missing, without an exception."""
+    real = onnxruntime.InferenceSession
+
+    def fallback(data, sess_options, providers):
+        return real(data, sess_options=sess_options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(door.ort, "InferenceSession", fallback)
+    monkeypatch.setattr(
+        door.ort,
+        "get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    with pytest.raises(MissingProviderError, match="do not load"):
+        settle("cuda")
+    assert settle("auto").provider == "CPUExecutionProvider"
+
+
+def test_a_missing_runtime_is_named():
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import analyzer\n"
+        "try: analyzer.load('m.onnx')\n"
+        "except analyzer.AnalyzerError as error: print(error.exit_code, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("6 onnxruntime does not load")
+
+
+def test_unknown_device():
+    with pytest.raises(UsageError, match="known: cpu, cuda, auto"):
+        settle("tpu")
+
+
+def test_report_tries_for_real(capfd):
+    report = provider_report()
+    assert report.loads["CPUExecutionProvider"] is True
+    assert report.loads["CUDAExecutionProvider"] or report.note
+    assert capfd.readouterr() == ("", "")
