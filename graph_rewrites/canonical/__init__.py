@@ -9,9 +9,9 @@ The passes, in order; each is a file:
 5. `inference_mode`: Dropout goes; batch statistics are refused.
 6. `identities`: Identity goes.
 7. `padding`: every window names its own pads.
-8. `batch`: a fixed batch becomes symbolic where images provably stay apart.
-9. `folding`: what depends on no image is computed.
-10. `views`: strided views that keep the order of the numbers become Reshapes.
+8. `views`: strided views that keep the order of the numbers become Reshapes.
+9. `batch`: a fixed batch becomes symbolic where images provably stay apart.
+10. `folding`: what depends on no image is computed.
 11. `widening`: 16-bit arithmetic becomes float32.
 
 The outputs of the canonical model equal the original's, for every image. Tensors that still exist
@@ -89,6 +89,7 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
     remove_identities(graph)
     make_pads_explicit(graph)
     fold_constants(graph, shapes=False)
+    straighten_views(graph)
     reached = free_batch(graph) if batch == "free" else "keep"
     fold_constants(graph)
     straighten_views(graph)

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from graph_rewrites.errors import ModelError
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
+from graph_rewrites.tensor_type import Dim
 
 _AFFINE = frozenset(
     {"Add", "Cast", "Mul", "Range", "Reshape", "Shape", "Slice", "Squeeze", "Unsqueeze"}
@@ -52,14 +53,14 @@ def straighten_views(graph: Graph) -> None:
 def _contiguous_tail(graph: Graph, node: Node, source: str) -> list[int] | None:
     """The dimensions behind the batch of a view that keeps the order of `source`; else None."""
     flat, shape = graph.shape(node.input(0)), graph.shape(source)
-    if flat is None or len(flat) != 1 or not shape or isinstance(shape[0], int):
+    if flat is None or len(flat) != 1 or not shape:
         return None
     fixed = [dim for dim in shape[1:] if isinstance(dim, int)]
     part = _affine_part(graph, node.input(1))
     if part is None or len(fixed) != len(shape) - 1:
         return None
     tails = set()
-    for batch in _BATCHES:
+    for batch in (shape[0],) if isinstance(shape[0], int) else _BATCHES:
         index = _evaluate(graph, part, node.input(1), shape[0], batch)
         in_order = np.arange(batch * prod(fixed)).reshape(index.shape if index.size else -1)
         if index.ndim == 0 or len(index) != batch or not np.array_equal(index, in_order):
@@ -83,10 +84,11 @@ def _affine_part(graph: Graph, tensor: str) -> list[Node] | None:
     return [node for node in graph.nodes if node.output in found]
 
 
-def _evaluate(
-    graph: Graph, part: list[Node], tensor: str, symbol: str | None, batch: int
-) -> np.ndarray:
+def _evaluate(graph: Graph, part: list[Node], tensor: str, symbol: Dim, batch: int) -> np.ndarray:
     """The value of `tensor` where the dimension `symbol` is `batch`."""
+    constant = graph.constant(tensor)
+    if constant is not None:
+        return constant
     feeds = {}
     for node in part:
         if node.op_type == "Shape":

@@ -108,6 +108,7 @@ def test_the_gradient_at_an_inner_tensor():
 
 def test_another_prefix_has_its_own_seed():
     model = _model()
+    model.graph.input[1].name, model.graph.output[1].name = "again/cotangent", "again/x"
     for node in model.graph.node:
         for names in (node.input, node.output):
             for place, name in enumerate(names):

