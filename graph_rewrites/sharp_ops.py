@@ -267,6 +267,25 @@ def _along(value: Array, x: Array, attributes: Mapping[str, Attribute]) -> Array
     return wide.reshape([-1 if n == axis else 1 for n in range(x.ndim)]) if wide.size > 1 else wide
 
 
+class LRN(OpRun):
+    """x / (bias + alpha / size · the sum of squares over neighbouring channels)^beta.
+
+    The one of `onnx.reference` 1.23 walks along the batch instead of the channels.
+    """
+
+    op_domain = ""
+
+    def _run(self, x: Array, **attributes: Attribute) -> tuple[Array]:
+        size = attributes["size"]
+        lead = (size - 1) // 2
+        around = [(0, 0)] * x.ndim
+        around[1] = (lead, size - 1 - lead)
+        squares = np.pad(x * x, around)
+        total = sum(squares[:, i : i + x.shape[1]] for i in range(size))
+        base = attributes["bias"] + attributes["alpha"] / size * total
+        return (x / base ** attributes["beta"],)
+
+
 class DequantizeLinear(OpRun):
     """(x - zero point)·scale, in double, of integers or of unrounded steps."""
 
@@ -312,6 +331,7 @@ EXACT: tuple[type[OpRun], ...] = (
     DequantizeLinear,
     Erf,
     Gelu,
+    LRN,
     MaxPool,
     ScatterElements,
 )
