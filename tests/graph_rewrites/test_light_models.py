@@ -35,6 +35,11 @@ def test_the_explanation_model_is_valid_standard_and_runs(name: str) -> None:
     assert out["map/saliency"].any()
 
 
+STEPS = (1e-4, 1e-5, 1e-6)
+"""The longest is for the two with normalisation by random numbers: scores a million times as large
+as the slope along one direction leave float64 too few digits at the shorter ones."""
+
+
 def with_centred_normalisation(model: onnx.ModelProto) -> onnx.ModelProto:
     """Shifts and running means around 0, so that no channel drowns its signal in an offset."""
     rng = np.random.default_rng(1)
@@ -54,4 +59,4 @@ def test_gradients_agree_with_central_differences_in_float64(name: str) -> None:
     model = with_centred_normalisation(with_random_weights(light(name), largest=10**9))
     tensor, x = picture(model)
     grads = gr.differentiate(model, wrt=[tensor])
-    assert directional_error(grads, {tensor: x}, tensor, directions=2) <= 1e-6
+    assert directional_error(grads, {tensor: x}, tensor, directions=2, steps=STEPS) <= 1e-6
