@@ -43,9 +43,10 @@ as the slope along one direction leave float64 too few digits at the shorter one
 def with_centred_normalisation(model: onnx.ModelProto) -> onnx.ModelProto:
     """Shifts and running means around 0, so that no channel drowns its signal in an offset."""
     rng = np.random.default_rng(1)
+    added = {n.input[1] for n in model.graph.node if n.op_type == "Add"}
     centred = {
         name for n in model.graph.node if n.op_type == "BatchNormalization" for name in n.input[2:4]
-    }
+    } | {n.input[0] for n in model.graph.node if added.intersection(n.output)}
     for tensor in model.graph.initializer:
         if tensor.name in centred:
             value = rng.normal(0, 0.2, tuple(tensor.dims)).astype(np.float32)
