@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from analyzer.session import provider_report
 from tests.analyzer.cli.conftest import OPSET, SIZE, Answer, classifier
@@ -77,7 +78,30 @@ def test_an_unknown_operator(call: Call, tmp_path: Path, picture: Path, verb: st
     path, out = saved(classifier(middle=(UNKNOWN,), imports=domain), tmp_path), tmp_path / "out"
     answer = call(verb, path, *([picture, *RAW] if verb == "explain" else []), "-o", out)
     assert answer.is_one_error(4)
-    for word in ("Wobble", "'strange'", "opset", "DEFAULT_RULES.override"):
+    for word in ("com.example.Wobble", "'strange'", "opset 3", "standard operators"):
+        assert word in answer.err
+    assert not out.exists()
+
+
+def without_rule() -> onnx.ModelProto:
+    """A standard operator that runs, but that nobody has differentiated."""
+    model = classifier(
+        middle=(
+            helper.make_node("Det", ["relu"], ["determinant"], name="strange"),
+            helper.make_node("Unsqueeze", ["determinant", "axes"], ["features"]),
+        )
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    return model
+
+
+@pytest.mark.parametrize("verb", ["compile", "explain"])
+def test_an_operator_without_a_rule(call: Call, tmp_path: Path, picture: Path, verb: str) -> None:
+    path, out = saved(without_rule(), tmp_path), tmp_path / "out"
+    method = ["-m", "saliency"]
+    answer = call(verb, path, *([picture, *RAW] if verb == "explain" else []), *method, "-o", out)
+    assert answer.is_one_error(4)
+    for word in ("Det", "'strange'", f"opset {OPSET}", "DEFAULT_RULES.override"):
         assert word in answer.err
     assert not out.exists()
 

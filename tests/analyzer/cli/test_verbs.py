@@ -14,7 +14,7 @@ from PIL import Image
 from analyzer import Explanation
 from analyzer.methods import METHODS
 from tests.analyzer.cli.conftest import CLASSES, SIZE, Answer, classifier
-from tests.analyzer.cli.test_bad_input import UNKNOWN
+from tests.analyzer.cli.test_bad_input import without_rule
 
 Call = Callable[..., Answer]
 
@@ -172,11 +172,18 @@ def test_inspect_as_text_has_the_same(call: Call, model: Path) -> None:
         assert words in answer.out
 
 
-def test_inspect_shows_a_missing_operator_and_rejects_the_model(call: Call, tmp_path: Path) -> None:
+def test_inspect_shows_what_is_missing_beside_all_the_rest(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "strange.onnx"
-    domain = (onnx.helper.make_opsetid("com.example", 3),)
-    onnx.save(classifier(middle=(UNKNOWN,), imports=domain), path)
-    answer = call("inspect", path)
-    assert answer.code == 4
-    assert "Wobble" in answer.err
-    assert "Traceback" not in answer.err
+    onnx.save(without_rule(), path)
+    answer = call("inspect", path, "--format", "json")
+    assert answer.is_one_error(4)
+    found = json.loads(answer.out)
+    verdicts = {row["operator"]: row["verdict"] for row in found["operators"]}
+    assert verdicts["Det"] == "missing"
+    assert verdicts["Conv"] == "rule"
+    assert found["scores"]["tensor"] == "logits"
+    assert found["layers"]
+    (obstacle,) = found["obstacles"]
+    assert "Det" in obstacle
+    assert answer.err == f"error: {obstacle}\n"
+    assert "missing" in call("inspect", path).out
