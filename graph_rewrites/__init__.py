@@ -16,6 +16,7 @@ out holds standard `ai.onnx` operators only and runs wherever ONNX runs.
 
 from __future__ import annotations
 
+from graph_rewrites import testing
 from graph_rewrites.canonical import canonicalize
 from graph_rewrites.coverage import ActivationRule, Coverage, coverage
 from graph_rewrites.errors import (
@@ -64,5 +65,6 @@ __all__ = [
     "feature_maps",
     "replace_relu_rule",
     "scores",
+    "testing",
     "vjp",
 ]

@@ -13,8 +13,8 @@ import onnx
 
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.graph import Graph
+from graph_rewrites.layouts import ACTIVATIONS
 from graph_rewrites.node import Node
-from graph_rewrites.rules import DEFAULT_RULES
 from graph_rewrites.rules.relu import relu_site
 from graph_rewrites.stamps import FORWARD_KEY, PREFIX_KEY, RULE_KEY, is_original
 
@@ -84,5 +84,4 @@ def _kind(graph: Graph, node: Node) -> str | None:
     site = relu_site(graph, node)
     if site is not None:
         return site.kind
-    rule = DEFAULT_RULES.get(node.op_type)
-    return "smooth" if rule is not None and rule.activation and not node.domain else None
+    return "smooth" if node.op_type in ACTIVATIONS and not node.domain else None

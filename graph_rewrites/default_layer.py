@@ -35,19 +35,16 @@ _SHAPE = RESHAPES | QUANTIZATION | {
 _DENSE = frozenset({"Conv", "MatMul", "Gemm"})
 
 
-def default_layer(
-    graph: Graph, way: Way, layouts: Layouts, scores: str, class_count: int
-) -> str | None:
+def default_layer(graph: Graph, way: Way, layouts: Layouts, class_count: int) -> str | None:
     """The tensor that class activation maps are taken of by default, None where none fits.
 
     Args:
         graph: the graph.
         way: the way from the inputs to the scores.
         layouts: what the axes along it mean.
-        scores: the explained tensor.
         class_count: size of its class axis.
     """
-    head = _Head(graph, way, layouts, scores, class_count)
+    head = _Head(graph, way, layouts, class_count)
     last = next((t for t in reversed(head.tensors) if head.has_extent(t)), None)
     return None if last is None else _before_pooling(head.trunk(last))
 
@@ -59,9 +56,7 @@ class _Head:
         tensors: everything from which the scores are reached through the head only, in order.
     """
 
-    def __init__(
-        self, graph: Graph, way: Way, layouts: Layouts, scores: str, class_count: int
-    ) -> None:
+    def __init__(self, graph: Graph, way: Way, layouts: Layouts, class_count: int) -> None:
         self.graph, self.way, self.layouts, self.class_count = graph, way, layouts, class_count
         self._extent = {name: self._extends(name) for name in way.tensors}
         self._kinds: dict[str, Kind] = {}

@@ -12,9 +12,7 @@ plain names and nodes as `Node`.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 
 import numpy as np
 import onnx
@@ -23,12 +21,11 @@ import onnx_graphsurgeon as gs
 from onnx import AttributeProto, TensorProto
 
 from graph_rewrites import weights
+from graph_rewrites.declarations import infer_types, keep, normalise, update_types
 from graph_rewrites.errors import ModelError, NameClashError, UnknownShapeError
 from graph_rewrites.node import Node
 from graph_rewrites.order import topological
-from graph_rewrites.tensor_type import FLOAT_TYPES, Dim, Shape, TensorType
-
-_Proto = TypeVar("_Proto")
+from graph_rewrites.tensor_type import FLOAT_TYPES, Shape, TensorType
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # it prints on its own; we raise instead
 
@@ -276,51 +273,27 @@ class Graph:
 
     def infer(self) -> None:
         """Compute the types of all tensors anew from the inputs, the initializers and the nodes."""
-        self.types = self._inferred(self._write(with_values=False))
+        self.types = infer_types(self._write(), self._foreign())
 
-    def types_at(self, batch: Dim, size: int) -> dict[str, TensorType]:
-        """The types of all tensors if the symbol `batch` in the graph inputs were `size`."""
-        light = self._write(with_values=False)
-        del light.graph.output[:]  # they would insist on the symbol
+    def types_at(self, batch: int) -> dict[str, TensorType]:
+        """The types of all tensors if the free batch of the graph inputs were `batch`."""
+        light = self._write()
+        del light.graph.output[:]  # they would insist on its symbol
         for value in light.graph.input:
-            for dim in value.type.tensor_type.shape.dim:
-                if dim.dim_param == batch:
-                    dim.dim_value = size
-        return self._inferred(light)
-
-    def _inferred(self, light: onnx.ModelProto) -> dict[str, TensorType]:
-        foreign = self._foreign()
-        _keep(light.graph.value_info, lambda value: value.name in foreign)
-        try:
-            light = onnx.shape_inference.infer_shapes(light, data_prop=True)
-        except (onnx.shape_inference.InferenceError, ValueError) as error:
-            raise ModelError(f"shape inference fails on this model: {error}") from error
-        known = [*light.graph.value_info, *light.graph.input, *light.graph.output]
-        types = {value.name: TensorType.of(value) for value in known}
-        for name, tensor in self.initializers.items():
-            types[name] = TensorType(tensor.data_type, tuple(tensor.dims))
-        return types
+            for dim in value.type.tensor_type.shape.dim[:1]:
+                if not dim.HasField("dim_value"):
+                    dim.dim_value = batch
+        return infer_types(light, self._foreign())
 
     def export(self) -> onnx.ModelProto:
         """Write the model, weights and all, and what the source said where no edit changed it."""
-        model = self._write(with_values=True)
-        self._refresh(model.graph)
+        model = self._write()
+        update_types(model.graph, self.types, self._foreign())
         return weights.attach(model, self._bulk)
 
     def _foreign(self) -> set[str]:
         """Tensors whose types no inference can tell: the outputs of custom operators."""
         return {name for node in self._nodes if node.domain for name in node.outputs}
-
-    def _refresh(self, graph: onnx.GraphProto) -> None:
-        """Bring the types that the source declared for inner tensors up to date."""
-        foreign = self._foreign()
-        _keep(graph.value_info, lambda v: v.name in foreign or v.name in self.types)
-        for value in graph.value_info:
-            known = self.type(value.name)
-            if known.shape is not None and not TensorType.of(value).admits(known):
-                value.type.CopyFrom(known.declare(value.name).type)
-            elif known.shape is None and value.name not in foreign and known.elem_type:
-                value.type.tensor_type.ClearField("shape")
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -354,7 +327,7 @@ class Graph:
             if tensor.name == old:
                 tensors[i] = self._tensor(new)
 
-    def _write(self, *, with_values: bool) -> onnx.ModelProto:
+    def _write(self) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(self._source)
         graph = model.graph
@@ -366,32 +339,9 @@ class Graph:
         read.update(self._outputs)
         graph.initializer.extend(t for name, t in self.initializers.items() if name in read)
         alive = read | {name for node in self._nodes for name in node.outputs}
-        _keep(graph.value_info, lambda value: value.name in alive)
-        _keep(graph.quantization_annotation, lambda a: a.tensor_name in alive)
+        keep(graph.value_info, lambda value: value.name in alive)
+        keep(graph.quantization_annotation, lambda a: a.tensor_name in alive)
         del model.metadata_props[:]
         for key, value in self.metadata.items():
             model.metadata_props.add(key=key, value=value)
         return model
-
-
-def normalise(model: onnx.ModelProto) -> None:
-    """Spell the default domain "" everywhere and drop initializers from the inputs."""
-    domains = {entry.domain for entry in model.opset_import}
-    for entry in list(model.opset_import):
-        if entry.domain == "ai.onnx":
-            if "" in domains:
-                model.opset_import.remove(entry)
-            else:
-                entry.domain = ""
-    for node in model.graph.node:
-        if node.domain == "ai.onnx":
-            node.domain = ""
-    initialised = {tensor.name for tensor in model.graph.initializer}
-    _keep(model.graph.input, lambda value: value.name not in initialised)
-
-
-def _keep(repeated: MutableSequence[_Proto], wanted: Callable[[_Proto], bool]) -> None:
-    kept = [copy.deepcopy(item) for item in repeated if wanted(item)]
-    if len(kept) != len(repeated):
-        del repeated[:]
-        repeated.extend(kept)

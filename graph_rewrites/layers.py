@@ -22,6 +22,7 @@ from graph_rewrites.network import (
     network_outputs,
     way_to,
 )
+from graph_rewrites.quantized import network_dequantized
 from graph_rewrites.scores import Scores, find_scores
 from graph_rewrites.stamps import is_original
 from graph_rewrites.tensor_type import Shape
@@ -129,7 +130,10 @@ def resolve(graph: Graph, name: str, maps: Sequence[FeatureMap] | None = None) -
     integers = _integers(graph, tensor)
     if integers is None:
         return Resolved(name, tensor, tensor, listed)
-    return Resolved(name, _dequantized(graph, integers, tensor), integers, listed)
+    writer = graph.producer(tensor)
+    if writer is not None and writer.op_type == "DequantizeLinear":
+        return Resolved(name, tensor, integers, listed)
+    return Resolved(name, network_dequantized(graph, integers) or integers, integers, listed)
 
 
 def _default(graph: Graph, way: Way, layouts: Layouts, scores: Scores | None) -> str | None:
@@ -138,7 +142,7 @@ def _default(graph: Graph, way: Way, layouts: Layouts, scores: Scores | None) ->
     axis = scores.class_axis
     size = (graph.shape(scores.tensor) or ())[axis] if axis is not None else 1
     count = size if isinstance(size, int) else scores.classes
-    chosen = default_layer(graph, way, layouts, scores.tensor, count)
+    chosen = default_layer(graph, way, layouts, count)
     return None if chosen is None else display_name(graph, chosen)
 
 
@@ -207,10 +211,3 @@ def _integers(graph: Graph, tensor: str) -> str | None:
     if len(readers) == 1 and readers[0].op_type == "QuantizeLinear":
         return readers[0].output
     return None
-
-
-def _dequantized(graph: Graph, integers: str, tensor: str) -> str:
-    """A DequantizeLinear output behind `integers`, `tensor` if it is one; else they themselves."""
-    readers = network_consumers(graph, integers)
-    found = [node.output for node in readers if node.op_type == "DequantizeLinear"]
-    return tensor if tensor in found else next(iter(found), integers)

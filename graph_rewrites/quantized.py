@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
+from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.graph import Graph
+from graph_rewrites.network import network_consumers
 from graph_rewrites.node import Node
 
 
@@ -25,15 +26,28 @@ class Quantization:
         tensor: the integers.
         scale: size of one step.
         zero_point: the integer that stands for 0.
+        least: the least integer of the type.
         top: the greatest integer of the type.
-        dtype: the integer type.
+        elem_type: the integer type, an onnx.TensorProto.DataType.
     """
 
     tensor: str
     scale: float
     zero_point: int
+    least: int
     top: int
-    dtype: np.dtype
+    elem_type: int
+
+
+_INTEGERS: dict[int, tuple[int, int]] = {
+    TensorProto.INT4: (-8, 7),
+    TensorProto.UINT4: (0, 15),
+    TensorProto.INT8: (-128, 127),
+    TensorProto.UINT8: (0, 255),
+    TensorProto.INT16: (-32768, 32767),
+    TensorProto.UINT16: (0, 65535),
+}
+"""Least and greatest value of what a QuantizeLinear writes; floats of 8 bits are not integers."""
 
 
 def quantization(graph: Graph, tensor: str, node: Node | None = None) -> Quantization | None:
@@ -47,14 +61,15 @@ def quantization(graph: Graph, tensor: str, node: Node | None = None) -> Quantiz
     if scale is None or scale.size != 1:
         return None
     point = graph.constant(node.input(2)) if node.input(2) else np.zeros((), np.uint8)
-    if point is None:
+    elem_type = graph.type(node.output).elem_type
+    if point is None or elem_type not in _INTEGERS:
         return None
     return Quantization(
         node.output,
         float(scale.reshape(())),
         int(point.reshape(())),
-        int(np.iinfo(point.dtype).max),
-        point.dtype,
+        *_INTEGERS[elem_type],
+        elem_type,
     )
 
 
@@ -84,7 +99,7 @@ def saturates_as_relu(graph: Graph, node: Node) -> bool:
     through layout operators; and that result is not provably non-negative already.
     """
     q = quantization(graph, node.input(0), node)
-    if q is None or q.zero_point != np.iinfo(q.dtype).min:
+    if q is None or q.zero_point != q.least:
         return False
     producer = _behind_layout(graph, node.input(0))
     if producer is None or producer.op_type not in _SIGNED:
@@ -112,7 +127,7 @@ def non_negative(graph: Graph, tensor: str) -> bool:
             continue
         if node.op_type == "QuantizeLinear":
             q = quantization(graph, node.input(0), node)
-            if q is None or q.zero_point != np.iinfo(q.dtype).min:
+            if q is None or q.zero_point != q.least:
                 pending.append(node.input(0))
         elif node.op_type in _TRANSPARENT | {"MaxPool", "Dropout", "DequantizeLinear"}:
             pending.append(node.input(0))
@@ -144,13 +159,24 @@ INTEGER_LAYOUT = frozenset(
 """Operators that move integers without computing with them."""
 
 
-def is_raw(graph: Graph, tensor: str) -> bool:
-    """Whether the integers in `tensor` are the picture's own, not a QuantizeLinear's."""
+def moved_from(graph: Graph, tensor: str) -> str:
+    """Where the integers in `tensor` come from, seen through operators that merely move them."""
     node = graph.producer(tensor)
     while node is not None and node.op_type in INTEGER_LAYOUT:
         tensor = node.input(0)
         node = graph.producer(tensor)
-    return node is None and tensor in graph.inputs
+    return tensor
+
+
+def is_raw(graph: Graph, tensor: str) -> bool:
+    """Whether the integers in `tensor` are the picture's own, not a QuantizeLinear's."""
+    return moved_from(graph, tensor) in graph.inputs
+
+
+def quantizer(graph: Graph, tensor: str) -> Node | None:
+    """The QuantizeLinear that made the integers in `tensor`; None where none did."""
+    node = graph.producer(moved_from(graph, tensor))
+    return node if node is not None and node.op_type == "QuantizeLinear" else None
 
 
 def behind_quantization(graph: Graph, tensor: str) -> str:
@@ -159,8 +185,13 @@ def behind_quantization(graph: Graph, tensor: str) -> str:
     A rule that read the float itself would take its operator out of the runtime's integer kernels.
     """
     q = quantization(graph, tensor) if graph.is_float(tensor) else None
-    readers = graph.consumers(q.tensor) if q is not None else []
-    return next((n.output for n in readers if n.op_type == "DequantizeLinear"), tensor)
+    return tensor if q is None else network_dequantized(graph, q.tensor) or tensor
+
+
+def network_dequantized(graph: Graph, integers: str) -> str | None:
+    """The output of the network's own DequantizeLinear of `integers`; None where it has none."""
+    readers = network_consumers(graph, integers)
+    return next((n.output for n in readers if n.op_type == "DequantizeLinear"), None)
 
 
 def dequantized(op: Emitter, tensor: str) -> str:
@@ -172,12 +203,10 @@ def dequantized(op: Emitter, tensor: str) -> str:
     graph = op.graph
     if graph.is_float(tensor):
         return tensor
-    for node in graph.consumers(tensor):
-        if node.op_type == "DequantizeLinear":
-            return node.output
-    source = graph.producer(tensor)
-    while source is not None and source.op_type in INTEGER_LAYOUT:
-        source = graph.producer(source.input(0))
-    if source is None or source.op_type != "QuantizeLinear":
-        return str(op.Cast(tensor, to=onnx.TensorProto.FLOAT))
+    known = network_dequantized(graph, tensor)
+    if known is not None:
+        return known
+    source = quantizer(graph, tensor)
+    if source is None:
+        return str(op.Cast(tensor, to=TensorProto.FLOAT))
     return str(op.DequantizeLinear(tensor, source.input(1), source.input(2) or None))

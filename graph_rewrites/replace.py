@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import onnx
 
 from graph_rewrites.errors import UnknownTensorError
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
-from graph_rewrites.reverse import backward_emitter, emit_relu, sweeps
+from graph_rewrites.reverse import backward_emitter, emit_relu, note_sweep, prune, sweeps
+from graph_rewrites.rows import ForwardTensors, Rows
 from graph_rewrites.rules.relu import RELU_RULES
-from graph_rewrites.stamps import CT_KEY, FORWARD_KEY, PREFIX_KEY, RULE_KEY, SWEEPS_KEY, is_original
+from graph_rewrites.stamps import CT_KEY, FORWARD_KEY, PREFIX_KEY, RULE_KEY, is_original
 
 
 def replace_relu_rule(model: onnx.ModelProto, relu: str, prefix: str = "grad") -> onnx.ModelProto:
@@ -32,15 +31,17 @@ def replace_relu_rule(model: onnx.ModelProto, relu: str, prefix: str = "grad") -
     if prefix not in record:
         raise UnknownTensorError.of("backward graph with the prefix", prefix, record)
     settings = record[prefix]
+    rows = Rows.of(graph, settings["rows"]) if "rows" in settings else None
+    tensors = ForwardTensors(graph, prefix, rows)
     forward = {node.output: node for node in graph.nodes if is_original(node)}
     for name, group in _relu_groups(graph, prefix).items():
         ct = next(node.metadata[CT_KEY] for node in group if CT_KEY in node.metadata)
         graph.remove(group)
-        op = backward_emitter(graph, prefix, name, forward[name].op_type, relu)
+        op = backward_emitter(graph, prefix, name, forward[name].op_type, relu, tensors.read)
         emit_relu(op, forward[name], relu, ct)  # under the name that has just become free
-    record[prefix] = {**settings, "relu": relu}
-    graph.metadata[SWEEPS_KEY] = json.dumps(record, sort_keys=True)
     graph.sort()
+    prune(graph, prefix)  # what only the old rule read
+    note_sweep(graph, prefix, {**settings, "relu": relu})
     return graph.export()
 
 

@@ -13,7 +13,6 @@ from graph_rewrites.canonical import open_canonical
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import (
     MissingRuleError,
-    ModelError,
     NameClashError,
     NoGradientPathError,
     RuleError,
@@ -21,10 +20,9 @@ from graph_rewrites.errors import (
 )
 from graph_rewrites.graph import Graph
 from graph_rewrites.layers import resolve
-from graph_rewrites.network import network_inputs
 from graph_rewrites.node import Node
 from graph_rewrites.order import topological
-from graph_rewrites.quantized import behind_quantization
+from graph_rewrites.rows import ForwardTensors, Rows
 from graph_rewrites.rules import DEFAULT_RULES
 from graph_rewrites.rules.quantization import quantize_vjp
 from graph_rewrites.rules.relu import RELU_RULES, clip_vjp, relu_site
@@ -39,16 +37,14 @@ from graph_rewrites.stamps import (
     SWEEPS_KEY,
     is_original,
 )
-from graph_rewrites.tensor_type import Dim, TensorType
+from graph_rewrites.tensor_type import TensorType
 
 OTHER_ACTIVATIONS = ("gradient", "positive", "strict")
-_TELLING = 7919
-"""A prime that no layer has as a size: an axis of this size counts the images and nothing else."""
 
 
 def differentiate(
     model: onnx.ModelProto,
-    wrt: Sequence[str],
+    wrt: str | Sequence[str],
     of: str | None = None,
     relu: str = "gradient",
     other_activations: str = "gradient",
@@ -59,7 +55,7 @@ def differentiate(
 
     Args:
         model: any CNN; one that is not canonical yet is canonicalised with a free batch.
-        wrt: tensors or layer paths to differentiate with respect to.
+        wrt: tensors or layer paths to differentiate with respect to, or one of them.
         of: the tensor to differentiate; by default the class scores.
         relu: what a ReLU does on the way back: "gradient", "deconvnet" or "guided".
         other_activations: what the others do: "gradient", "positive" (their gradient, clamped at
@@ -77,44 +73,22 @@ def differentiate(
         NoGradientPathError: `of` does not depend on a name in `wrt`.
         MissingRuleError: an operator in between has no rule.
         NameClashError: the prefix is in use.
+        ValueError: `wrt` is empty, or a setting is none of those listed.
     """
+    names = [wrt] if isinstance(wrt, str) else list(wrt)
+    if not names:
+        raise ValueError("wrt names no tensor; give the name of at least one")
     graph = open_canonical(model)
     target = resolve(graph, of).gradient_at if of is not None else find_scores(graph).tensor
     sweep = Sweep(graph, prefix, relu, other_activations, rules)
     seed = "cotangent" if prefix == "grad" else f"{prefix}/cotangent"
     graph.add_input(seed, TensorType(onnx.TensorProto.FLOAT, graph.shape(target)))
-    places = {name: resolve(graph, name).gradient_at for name in wrt}
+    places = {name: resolve(graph, name).gradient_at for name in names}
     cotangents = sweep.pull_back(target, seed, places)
     for name, tensor in places.items():
         sweep.output(f"{prefix}/{name}", cotangents[tensor], tensor)
     sweep.finish()
     return graph.export()
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Several cotangents per image.
-
-    Attributes:
-        index: int64 vector, the image that each row of the cotangents belongs to.
-        images: the tensors whose first axis counts the images.
-        mixed: the tensors that depend on the images in any other way.
-    """
-
-    index: str
-    images: frozenset[str]
-    mixed: frozenset[str]
-
-    @classmethod
-    def of(cls, graph: Graph, index: str, batch: Dim) -> Rows:
-        """Find the tensors of `graph` whose first axis is the batch, by trying a telling size."""
-        known = graph.types_at(batch, _TELLING)
-        images = {name for name, type_ in known.items() if (type_.shape or (0,))[0] == _TELLING}
-        depending = set(network_inputs(graph))
-        for node in graph.nodes:
-            if node.op_type != "Shape" and not depending.isdisjoint((*node.inputs, *node.captures)):
-                depending.update(node.outputs)
-        return cls(index, frozenset(images), frozenset(depending - images))
 
 
 @dataclass
@@ -136,7 +110,7 @@ class Sweep:
     other_activations: str = "gradient"
     rules: RuleTable = DEFAULT_RULES
     rows: Rows | None = None
-    _repeated: dict[str, str] = field(default_factory=dict)
+    _forward: ForwardTensors = field(init=False)
 
     def __post_init__(self) -> None:
         if self.relu not in RELU_RULES:
@@ -150,6 +124,7 @@ class Sweep:
             raise NameClashError(
                 f"the prefix {self.prefix!r} is in use in this model; choose another one"
             )
+        self._forward = ForwardTensors(self.graph, self.prefix, self.rows)
 
     def pull_back(self, of: str, seed: str, wrt: Mapping[str, str]) -> dict[str, str]:
         """Emit the backward graph; return the cotangent of every tensor in `wrt`.
@@ -175,22 +150,22 @@ class Sweep:
 
     def output(self, name: str, cotangent: str, like: str) -> None:
         """Publish `cotangent` as the graph output `name`, typed like the tensor `like`."""
-        self.graph.append(
-            "Identity", [cotangent], [name], name=name, metadata={PREFIX_KEY: self.prefix}
-        )
+        stamp = {PREFIX_KEY: self.prefix, FORWARD_KEY: like}
+        self.graph.append("Identity", [cotangent], [name], name=name, metadata=stamp)
         type_ = TensorType(onnx.TensorProto.FLOAT, self.graph.shape(like))
         self.graph.add_output(name, type_)
 
     def finish(self, needed: Collection[str] = ()) -> None:
         """Drop what neither an output nor `needed` asks for, and note the sweep in the metadata."""
         prune(self.graph, self.prefix, needed)
-        record = sweeps(self.graph)
-        record[self.prefix] = {"relu": self.relu, "other_activations": self.other_activations}
-        self.graph.metadata[SWEEPS_KEY] = json.dumps(record, sort_keys=True)
+        settings = {"relu": self.relu, "other_activations": self.other_activations}
+        if self.rows is not None:
+            settings["rows"] = self.rows.index
+        note_sweep(self.graph, self.prefix, settings)
 
     def emitter(self, forward: str, op_type: str, rule: str) -> Emitter:
         """An emitter whose nodes are named and stamped for one forward node."""
-        return backward_emitter(self.graph, self.prefix, forward, op_type, rule, self._read)
+        return backward_emitter(self.graph, self.prefix, forward, op_type, rule, self._forward.read)
 
     # -- one node --------------------------------------------------------------------------------
 
@@ -266,29 +241,6 @@ class Sweep:
             cotangents[tensor] = parts = [total]
         return parts[0]
 
-    def _read(self, tensor: str) -> str:
-        """Where a rule reads a forward tensor: behind its quantisation, in the cotangents' rows."""
-        tensor = behind_quantization(self.graph, tensor)
-        return self._repeat(tensor) if self.rows else tensor
-
-    def _repeat(self, tensor: str) -> str:
-        """`tensor` with its images laid out as the rows of the cotangents."""
-        rows, writer = self.rows, self.graph.producer(tensor)
-        if rows is None or (writer is not None and not is_original(writer)):
-            return tensor
-        if tensor in rows.mixed:
-            raise ModelError(
-                "several targets at once need the images apart along the first axis, but "
-                f"{tensor!r} mixes them; explain one target at a time"
-            )
-        if tensor not in rows.images:  # a weight
-            return tensor
-        if tensor not in self._repeated:
-            stamp = {PREFIX_KEY: self.prefix, FORWARD_KEY: tensor}
-            op = Emitter(self.graph, f"bwd/{self.prefix}/{tensor}", stamp)
-            self._repeated[tensor] = op.Gather(tensor, rows.index, axis=0)
-        return self._repeated[tensor]
-
 
 def backward_emitter(
     graph: Graph,
@@ -324,6 +276,12 @@ def sweeps(graph: Graph) -> dict[str, dict[str, str]]:
     """Prefix and settings of every backward graph that the model holds already."""
     record: dict[str, dict[str, str]] = json.loads(graph.metadata.get(SWEEPS_KEY, "{}"))
     return record
+
+
+def note_sweep(graph: Graph, prefix: str, settings: Mapping[str, str]) -> None:
+    """Write the settings of a backward graph into the model's metadata."""
+    record = {**sweeps(graph), prefix: dict(settings)}
+    graph.metadata[SWEEPS_KEY] = json.dumps(record, sort_keys=True)
 
 
 def prune(graph: Graph, prefix: str, needed: Collection[str] = ()) -> None:

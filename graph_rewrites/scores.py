@@ -19,7 +19,7 @@ from graph_rewrites.errors import ModelError, UnknownShapeError, UnknownTensorEr
 from graph_rewrites.graph import Graph
 from graph_rewrites.network import network_outputs
 from graph_rewrites.node import Node
-from graph_rewrites.quantized import INTEGER_LAYOUT
+from graph_rewrites.quantized import quantizer
 from graph_rewrites.tensor_type import Dim, Shape
 
 Link = Literal["softmax", "log_softmax", "sigmoid", "none"]
@@ -119,7 +119,7 @@ def _warn_of_others(found: Sequence[Scores]) -> None:
             f"several outputs could be the class scores: {found[0].output!r} is explained, not "
             + ", ".join(map(repr, others)),
             AmbiguousScoresWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of `scores`, `differentiate` or `explanation_model`
         )
 
 
@@ -127,7 +127,7 @@ def _scores(graph: Graph, output: str) -> Scores:
     """The scores that `output` leads back to."""
     link = _link_behind(graph, output)
     if link is None:
-        if not graph.is_float(output) and not _is_quantized(graph, output):
+        if not graph.is_float(output) and quantizer(graph, output) is None:
             raise ModelError(
                 f"output {output!r} holds integers that no QuantizeLinear made, not scores; "
                 "name the tensor to explain with `of`"
@@ -192,14 +192,6 @@ def _before_the_link(graph: Graph, tensor: str) -> list[Node]:
     return nodes
 
 
-def _is_quantized(graph: Graph, tensor: str) -> bool:
-    """Whether the integers in `tensor` come from a QuantizeLinear."""
-    node = graph.producer(tensor)
-    while node is not None and node.op_type in INTEGER_LAYOUT:
-        node = graph.producer(node.input(0))
-    return node is not None and node.op_type == "QuantizeLinear"
-
-
 def _wide_axes(shape: Shape | None) -> list[int]:
     """Axes behind the batch that are not known to have size 1."""
     return [axis for axis, dim in enumerate(shape or ()) if axis and dim != 1]
@@ -229,7 +221,7 @@ def _class_axis(graph: Graph, tensor: str) -> tuple[int | None, int]:
             "run onnx.shape_inference on the model or declare the shape"
         )
     if len(shape) < 2:
-        return _without_batch(tensor, shape)
+        return _without_batch(shape)
     axes = _wide_axes(shape)
     if len(axes) > 1:
         raise ModelError(
@@ -240,7 +232,7 @@ def _class_axis(graph: Graph, tensor: str) -> tuple[int | None, int]:
     return axis, _fixed(tensor, shape, shape[axis])
 
 
-def _without_batch(tensor: str, shape: Shape) -> tuple[int | None, int]:
+def _without_batch(shape: Shape) -> tuple[int | None, int]:
     """(C,), where the file dropped a batch of 1, or (N,) with one score per image."""
     if shape and isinstance(shape[0], int) and shape[0] > 1:
         return 0, shape[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 
@@ -13,22 +12,13 @@ from graph_rewrites.graph import Graph
 from graph_rewrites.tensor_type import Dim, Shape
 
 
-def known_shape(graph: Graph, tensor: str) -> Shape:
-    """The shape of `tensor`, symbols allowed.
-
-    Raises:
-        UnknownShapeError: not even its rank is known.
-    """
-    return graph.known_shape(tensor)
-
-
 def static_dims(graph: Graph, tensor: str, axes: Sequence[int]) -> list[int]:
     """Sizes of `tensor` along `axes`.
 
     Raises:
         UnknownShapeError: one of them is symbolic.
     """
-    shape = known_shape(graph, tensor)
+    shape = graph.known_shape(tensor)
     dims = [shape[axis] for axis in axes]
     if not all(isinstance(dim, int) for dim in dims):
         raise UnknownShapeError(
@@ -66,7 +56,7 @@ def unbroadcast(op: Emitter, ct: str, x: str, y: str) -> str:
     The adjoint of numpy broadcasting. Axes that are known to be broadcast, or known not to be, are
     settled here; the others (a symbolic size against another one) at run time.
     """
-    x_shape, y_shape = known_shape(op.graph, x), known_shape(op.graph, y)
+    x_shape, y_shape = op.graph.known_shape(x), op.graph.known_shape(y)
     lead = len(y_shape) - len(x_shape)
     if lead:
         ct = str(op.ReduceSum(ct, list(range(lead)), keepdims=0))
@@ -90,11 +80,6 @@ def _sum_open_axes(op: Emitter, ct: str, x: str, axes: Sequence[int]) -> str:
     return str(op.ReduceSum(ct, chosen, keepdims=1, noop_with_empty_axes=1))
 
 
-def element_count(shape: Shape) -> int | None:
-    """Number of elements, None where a dimension is not fixed."""
-    return prod(int(d) for d in shape if isinstance(d, int)) if is_static(shape) else None
-
-
-def is_static(shape: Shape | None) -> bool:
+def is_static(shape: Shape) -> bool:
     """Whether every dimension is a number."""
-    return shape is not None and all(isinstance(dim, int) for dim in shape)
+    return all(isinstance(dim, int) for dim in shape)

@@ -19,7 +19,9 @@ from onnx.reference import ReferenceEvaluator
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.graph import Graph
 from graph_rewrites.layers import resolve
+from graph_rewrites.network import QUANTIZED_TYPES
 from graph_rewrites.node import subgraph_captures
+from graph_rewrites.quantized import quantization, quantizer
 from graph_rewrites.rules.relu import relu_site
 from graph_rewrites.scores import find_scores
 from graph_rewrites.sharp_ops import EXACT, Array, unrounded_quantize
@@ -43,6 +45,7 @@ _WIDENED = frozenset(
     }
 )
 _OFF_KINKS = 0.01  # of the tensor's standard deviation
+_NO_KINK = 1e-7  # an error so small tells that the step crossed no kink
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype"})
 
 
@@ -64,18 +67,18 @@ def directional_error(
 
         | <g, d> - <ct, f(x + h·d) - f(x - h·d)> / 2h |  /  (‖g‖ / √n),
 
-    the best over the steps h, since one of them may cross a kink. An x inside the network is first
-    moved off the exact zeros that a ReLU leaves, on which a MaxPool behind it has kinks. Only
+    the best over the steps h, tried until one has crossed no kink. x is first moved a little, since
+    whole numbers and the zeros behind a ReLU lie exactly on kinks of what follows. Only
     relu="gradient" is a derivative; the two other ReLU rules cannot be checked so.
 
     Args:
         grads: what `differentiate` returned.
         inputs: the original inputs by name; small pictures keep this fast.
         wrt: a name given to `differentiate`: the gradient is its output `<prefix>/<wrt>`.
-        of: the explained tensor f; by default the class scores.
+        of: the explained tensor or layer f; by default the class scores.
         prefix: the prefix given to `differentiate`.
         directions: how many directions are tried.
-        steps: step lengths h.
+        steps: step lengths h, longest first: short ones cross fewer kinks and round more.
         seed: of the cotangent and the directions.
 
     Returns:
@@ -84,29 +87,51 @@ def directional_error(
     """
     graph = open_canonical(grads)
     name = resolve(graph, wrt).tensor
-    target = of if of is not None else find_scores(graph).tensor
+    target = resolve(graph, of).tensor if of is not None else find_scores(graph).tensor
+    step_x, step_y = _step(graph, name), _step(graph, target)
     model = DoubleModel(grads, _relu_sites(graph))
     rng = np.random.default_rng(seed)
     (x,) = model.values((name,), inputs)
-    if name not in {value.name for value in grads.graph.input}:
-        x = x + _OFF_KINKS * np.std(x) * rng.standard_normal(x.shape)
+    x = x + _OFF_KINKS * (np.std(x) or 1.0) * rng.standard_normal(x.shape)
     feeds: dict[str, Array] = {**inputs, name: x}
     (y,) = model.values((target,), feeds)
     ct = np.asarray(rng.standard_normal(y.shape))
     feeds["cotangent" if prefix == "grad" else f"{prefix}/cotangent"] = ct
     (g,) = model.values((f"{prefix}/{wrt}",), feeds)
-    size = float(np.linalg.norm(g)) / np.sqrt(g.size)
+    g = g * (step_x / step_y)  # of the integers, where they stand for the dequantised values
+    size: float = float(np.linalg.norm(g)) / g.size**0.5
     if g.shape != x.shape or not np.isfinite(size) or size == 0.0:
         return float("inf")
 
     f = model.function(target, name, feeds)
-    errors = []
-    for _ in range(directions):
-        d = np.asarray(rng.standard_normal(x.shape))
-        d /= np.linalg.norm(d)
-        slopes = [np.vdot(ct, f(x + h * d) - f(x - h * d)) / (2 * h) for h in steps]
-        errors.append(min(abs(float(np.vdot(g, d) - slope)) for slope in slopes) / size)
-    return float(np.max(errors))  # keeps a NaN, as max() might not
+    return max(_slope_error(f, x, g, ct, rng, steps) for _ in range(directions)) / size
+
+
+def _slope_error(
+    f: Callable[[Array], Array],
+    x: Array,
+    g: Array,
+    ct: Array,
+    rng: np.random.Generator,
+    steps: Sequence[float],
+) -> float:
+    """The difference between <g, d> and the slope of <ct, f> at x along a random direction d."""
+    d = np.asarray(rng.standard_normal(x.shape))
+    d /= np.linalg.norm(d)
+    error, enough = float("inf"), _NO_KINK * float(np.linalg.norm(g)) / g.size**0.5
+    for h in steps:
+        slope = np.vdot(ct, f(x + h * d) - f(x - h * d)) / (2 * h)
+        error = min(error, abs(float(np.vdot(g, d) - slope)))
+        if error <= enough:
+            break
+    return error
+
+
+def _step(graph: Graph, tensor: str) -> float:
+    """What one step of a quantised tensor amounts to; 1 for all others, the picture included."""
+    node = quantizer(graph, tensor) if not graph.is_float(tensor) else None
+    q = quantization(graph, node.input(0), node) if node is not None else None
+    return q.scale if q is not None else 1.0
 
 
 def _relu_sites(graph: Graph) -> dict[str, tuple[float, float]]:
@@ -115,7 +140,7 @@ def _relu_sites(graph: Graph) -> dict[str, tuple[float, float]]:
     return {
         site.mask: (site.lower, site.upper)
         for site in found
-        if site is not None and site.upper is not None and site.dtype.kind in "iu"
+        if site is not None and site.upper is not None and site.elem_type in QUANTIZED_TYPES
     }
 
 

@@ -11,6 +11,7 @@ numbers <ct, J v> and <Jᵀ ct, v> must agree; J v comes from the operator itsel
 
 `check_adjoint` is for operators that are linear, or piecewise linear, in each input: there a
 difference of any length is exact. `check_vjp` is for the others: central differences in float64.
+`directional_error` checks the whole backward graph of a model.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ from graph_rewrites.operator_model import (
     is_float,
     retyped,
 )
+from graph_rewrites.rules import DEFAULT_RULES
 from graph_rewrites.rules.table import Rule, VjpFn
+from graph_rewrites.sharp import directional_error
 from graph_rewrites.sharp_ops import (
     EXACT,
     AveragePool,
@@ -46,6 +49,11 @@ from graph_rewrites.sharp_ops import (
     MaxPool,
     ScatterElements,
 )
+
+__all__ = [
+    "Domain", "Options", "Runtime", "away_from", "between", "check_adjoint", "check_vjp",
+    "directional_error", "distinct", "normal", "reference",
+]  # fmt: skip
 
 Runtime = Callable[[onnx.ModelProto], Run]
 """Opens a model."""
@@ -314,8 +322,6 @@ class _Check:
 
 def _rule(op_type: str, rule: VjpFn | Rule | None) -> Rule:
     if rule is None:
-        from graph_rewrites.rules import DEFAULT_RULES  # rules/ may test itself with this module
-
         rule = DEFAULT_RULES.get(op_type)
         if rule is None:
             raise AssertionError(f"{op_type} has no rule")

@@ -13,7 +13,7 @@ import numpy as np
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.node import Node
-from graph_rewrites.shapes import known_shape, static_dims
+from graph_rewrites.shapes import static_dims
 from graph_rewrites.tensor_type import Dim
 
 Ints = tuple[int, ...]
@@ -157,7 +157,7 @@ def spread(
     Returns:
         (N, C, *spatial).
     """
-    turned = window.transposed(known_shape(op.graph, x)[2:])
+    turned = window.transposed(op.graph.known_shape(x)[2:])
     full = op.ConvTranspose(
         ct,
         weight,
@@ -190,5 +190,5 @@ def spatial_sizes(op: Emitter, tensor: str) -> Sizes:
 
 
 def _weight_kernel(node: Node) -> Ints:
-    axes = range(2, len(known_shape(node.graph, node.input(1))))
+    axes = range(2, len(node.graph.known_shape(node.input(1))))
     return tuple(static_dims(node.graph, node.input(1), list(axes)))

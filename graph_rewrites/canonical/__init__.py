@@ -37,7 +37,8 @@ from graph_rewrites.canonical.padding import make_pads_explicit
 from graph_rewrites.canonical.views import straighten_views
 from graph_rewrites.canonical.widening import widen
 from graph_rewrites.canonical.wiring import sort_nodes
-from graph_rewrites.graph import Graph, normalise
+from graph_rewrites.declarations import normalise
+from graph_rewrites.graph import Graph
 
 __all__ = ["canonical_facts", "canonicalize", "open_canonical"]
 

@@ -11,10 +11,9 @@ from math import prod
 
 import numpy as np
 import onnx
-import onnx.numpy_helper
-import onnx.reference
 from onnx import TensorProto
 
+from graph_rewrites.canonical.evaluation import evaluate
 from graph_rewrites.canonical.values import Values
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
@@ -80,8 +79,12 @@ def _computed(graph: Graph, node: Node) -> np.ndarray | None:
     budget = max(_FREE_BYTES, replaced)
     if not _allowed(graph, node, inputs) or not _fits(graph, node, budget):
         return None
-    result = _evaluate(node, {name: graph.constant(name) for name in inputs})
-    return result if result is not None and result.nbytes <= budget else None
+    feeds = {name: value for name in inputs if (value := graph.constant(name)) is not None}
+    try:
+        result = evaluate([node.to_proto()], feeds, node.output, graph.opset)
+    except Exception:  # the reference may refuse in any way; the runtime will judge the node
+        return None
+    return result if result.nbytes <= budget else None
 
 
 def _allowed(graph: Graph, node: Node, inputs: Iterable[str]) -> bool:
@@ -117,22 +120,6 @@ def _item_bytes(elem_type: int) -> int:
 
 def _only(graph: Graph, name: str, node: Node) -> bool:
     return graph.consumers(name) == [node] and name not in graph.outputs
-
-
-def _evaluate(node: Node, feeds: dict[str, np.ndarray | None]) -> np.ndarray | None:
-    proto = onnx.NodeProto(op_type=node.op_type, input=node.inputs, output=[node.output])
-    proto.attribute.extend(node.attributes.values())
-    untyped = [onnx.ValueInfoProto(name=name) for name in feeds]
-    graph = onnx.helper.make_graph([proto], "g", untyped, [onnx.ValueInfoProto(name=node.output)])
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", node.opset)], ir_version=10
-    )
-    try:
-        with np.errstate(all="ignore"):
-            (result,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
-    except Exception:  # the reference may refuse in any way; the runtime will judge the node
-        return None
-    return np.asarray(result)
 
 
 def _told(graph: Graph, values: Values, tensor: str) -> np.ndarray | None:

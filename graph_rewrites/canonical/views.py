@@ -11,9 +11,8 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-import onnx
-from onnx.reference import ReferenceEvaluator
 
+from graph_rewrites.canonical.evaluation import evaluate
 from graph_rewrites.errors import ModelError
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
@@ -95,16 +94,11 @@ def _evaluate(graph: Graph, part: list[Node], tensor: str, symbol: Dim, batch: i
             dims = [batch if d == symbol else d for d in graph.known_shape(node.input(0))]
             feeds[node.output] = np.array(dims[node.attr("start", 0) : node.attr("end")], np.int64)
     nodes = [node.to_proto() for node in part if node.output not in feeds]
-    read = {name for node in nodes for name in node.input if name}
-    constants = [graph.bulk(name) for name in read if graph.constant(name) is not None]
-    untyped = onnx.helper.make_empty_tensor_value_info
-    body = onnx.helper.make_graph(
-        nodes, "index", [untyped(name) for name in feeds], [untyped(tensor)], constants
-    )
-    opset = [onnx.helper.make_opsetid("", graph.opset)]
-    model = onnx.helper.make_model(body, opset_imports=opset)
+    for name in (name for node in nodes for name in node.input if name):
+        constant = graph.constant(name)
+        if constant is not None:
+            feeds[name] = constant
     try:
-        (value,) = ReferenceEvaluator(model).run(None, feeds)
+        return evaluate(nodes, feeds, tensor, graph.opset)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(f"the indices {tensor!r} cannot be computed: {error}") from error
-    return np.asarray(value)

@@ -40,7 +40,7 @@ def explanation_model(
         model: any CNN; canonicalised with a free batch where it is not canonical yet.
         method: a name in `METHODS`, or several: one forward pass, all maps.
         layer: the layer of the CAM methods (tensor name or layer path), or several; by default the
-            last feature maps before the classifier.
+            last feature maps before the classifier. The other methods have no use for it.
         targets: T, how many classes each image is explained for, over one forward pass.
         other_activations: see `differentiate`.
         rules: the rule table.
@@ -55,6 +55,7 @@ def explanation_model(
 
     Raises:
         GraphRewriteError: see `differentiate`; also where no layer fits a CAM method.
+        ValueError: a method or layer is named twice or none at all, or `targets` is below 1.
     """
     names = _names(method, "method")
     unknown = next((name for name in names if name not in METHODS), None)
@@ -63,7 +64,8 @@ def explanation_model(
     graph = open_canonical(model)
     scores = find_scores(graph)
     picture = find_picture(graph, scores.tensor)
-    layers = _layers(graph, layer) if any(METHODS[n].features for n in names) else []
+    reads_layers = any(METHODS[name].features for name in names)
+    layers = _layers(graph, layer) if reads_layers or layer is not None else []
     selection = select_targets(graph, scores, targets)
     maps = _Maps(graph, picture, selection, layers, scores.tensor)
     maps.sweep(names, other_activations, rules)

@@ -11,7 +11,7 @@ from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import ModelError
 from graph_rewrites.graph import Graph
 from graph_rewrites.quantized import dequantized
-from graph_rewrites.reverse import Rows
+from graph_rewrites.rows import Rows
 from graph_rewrites.scores import Scores
 from graph_rewrites.stamps import PREFIX_KEY
 from graph_rewrites.tensor_type import Dim, TensorType
@@ -43,10 +43,15 @@ def select_targets(graph: Graph, scores: Scores, targets: int) -> Selection:
     the first on ties. A target that names no class makes `score/used` NaN, and the maps with it.
 
     Raises:
+        ValueError: `targets` is no positive number.
         ModelError: several targets are asked for and the batch is fixed.
     """
+    if not isinstance(targets, int) or targets < 1:
+        raise ValueError(f"targets must be 1 or more, not {targets!r}")
     op = Emitter(graph, "target", {PREFIX_KEY: "target"})
-    batch = (graph.shape(scores.tensor) or (None,))[0]
+    batch: Dim = 1  # of scores (C,) that have lost it
+    if scores.class_axis != 0:
+        batch = (graph.shape(scores.tensor) or (None,))[0]
     if targets > 1 and isinstance(batch, int):
         raise ModelError(
             f"{targets} targets per image need a free batch, but the batch of {scores.tensor!r} is "
@@ -68,7 +73,7 @@ def select_targets(graph: Graph, scores: Scores, targets: int) -> Selection:
     publish(op, "target/used", _per_image(op, used, targets), TensorType(TensorProto.INT64, shape))
     score = op.Where(valid, score, float("nan"))
     publish(op, "score/used", _per_image(op, score, targets), TensorType(TensorProto.FLOAT, shape))
-    several = Rows.of(graph, rows, batch) if rows else None
+    several = Rows.of(graph, rows) if rows else None
     return Selection(_seed(op, chosen, scores), valid, several, targets, batch)
 
 

@@ -125,9 +125,10 @@ def max_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     """Max and Min: y = max(a, b, …)  ->  ct for the largest; equal ones share it evenly.
 
     An even split is a subgradient and treats equal inputs alike, as the runtime's training build
-    does.
+    does. The extreme is taken anew: read behind a quantisation, y equals none of the inputs.
     """
-    (ct,), (y,) = cts, node.outputs
+    (ct,) = cts
+    y = getattr(op, node.op_type)(*node.inputs)
     wins = [op.Cast(op.Equal(x, y), to=TensorProto.FLOAT) for x in node.inputs]
     share = op.Div(ct, op.Sum(*wins))
     return _unbroadcast_each(op, node, [op.Mul(share, win) for win in wins])

@@ -12,7 +12,7 @@ from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.node import Node
 from graph_rewrites.rules.table import Cotangents, vjp, zero
-from graph_rewrites.shapes import is_static, known_shape, reshape_like, unbroadcast
+from graph_rewrites.shapes import is_static, reshape_like, unbroadcast
 from graph_rewrites.tensor_type import Dim
 
 SIZES = zero("Shape", "Size", "ConstantOfShape", "EyeLike", "Range")
@@ -67,7 +67,7 @@ def concat_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     if len(node.inputs) == 1:
         return [ct]
     axis = node.attr("axis") % op.rank(node.output)
-    sizes: list[Dim] | str = [known_shape(op.graph, x)[axis] for x in node.inputs]
+    sizes: list[Dim] | str = [op.graph.known_shape(x)[axis] for x in node.inputs]
     if not is_static(tuple(sizes)):
         sizes = op.Concat(*(op.Shape(x, start=axis, end=axis + 1) for x in node.inputs), axis=0)
     return list(op.Split(ct, sizes, axis=axis, outputs=len(node.inputs)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from graph_rewrites.emit import Emitter
 from graph_rewrites.node import Node
 from graph_rewrites.rules.table import Cotangents, vjp
-from graph_rewrites.shapes import known_shape, unbroadcast
+from graph_rewrites.shapes import unbroadcast
 from graph_rewrites.tensor_type import Shape
 from graph_rewrites.windows import Window, spread
 
@@ -59,7 +59,7 @@ def matmul_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     """
     (ct,), (a, b), (y,) = cts, node.inputs, node.outputs
     row, column = op.rank(a) == 1, op.rank(b) == 1
-    batch = known_shape(op.graph, y)[: op.rank(y) - 2 + row + column]
+    batch = op.graph.known_shape(y)[: op.rank(y) - 2 + row + column]
     left = _with_axis(op, a, 0) if row else a
     right = _with_axis(op, b, 1) if column else b
     added = [-2] * row + [-1] * column
@@ -75,7 +75,7 @@ def matmul_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
 
 def _with_axis(op: Emitter, vector: str, axis: int) -> str:
     """A vector as a matrix of one row (axis 0) or one column (axis 1)."""
-    (size,) = known_shape(op.graph, vector)
+    (size,) = op.graph.known_shape(vector)
     return op.typed(op.Unsqueeze(vector, [axis]), (1, size) if axis == 0 else (size, 1))
 
 
@@ -87,5 +87,5 @@ def _swapped(op: Emitter, tensor: str) -> str:
 
 def _summed(op: Emitter, grad: str, matrix: str, batch: Shape) -> str:
     """Sum `grad` over the batch axes along which `matrix` was broadcast."""
-    shape = (*batch, *known_shape(op.graph, matrix)[-2:])
+    shape = (*batch, *op.graph.known_shape(matrix)[-2:])
     return unbroadcast(op, grad, matrix, op.typed(grad, shape))

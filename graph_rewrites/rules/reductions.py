@@ -12,7 +12,7 @@ from onnx import TensorProto
 from graph_rewrites.emit import Emitter
 from graph_rewrites.node import Node
 from graph_rewrites.rules.table import Cotangents, vjp, zero
-from graph_rewrites.shapes import expand_like, known_shape
+from graph_rewrites.shapes import expand_like
 
 INDICES = zero("ArgMax", "ArgMin")
 """Positions, not values: piecewise constant."""
@@ -36,12 +36,16 @@ def reduce_mean_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
 
 @vjp("ReduceMax", "ReduceMin")
 def reduce_max_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """ReduceMax and ReduceMin  ->  ct at the extreme; equal ones share it evenly, as in PyTorch."""
-    (ct,), (y,) = cts, node.outputs
+    """ReduceMax and ReduceMin  ->  ct at the extreme; equal ones share it evenly, as in PyTorch.
+
+    The extreme is taken anew: read behind a quantisation, y equals no element of x.
+    """
+    (ct,), x = cts, node.input(0)
     axes = _axes(op, node)
     if axes == []:
         return _one(node, ct)
-    wins = op.Cast(op.Equal(node.input(0), _kept(op, node, y)), to=TensorProto.FLOAT)
+    extreme = getattr(op, node.op_type)(x, axes, keepdims=1)
+    wins = op.Cast(op.Equal(x, extreme), to=TensorProto.FLOAT)
     share = op.Div(_kept(op, node, ct), op.ReduceSum(wins, axes, keepdims=1))
     return _one(node, op.Mul(wins, share))
 
@@ -84,7 +88,7 @@ def _kept(op: Emitter, node: Node, reduced: str | None) -> str:
 def _terms(op: Emitter, node: Node) -> str | float:
     """How many elements of x one element of y was made of."""
     x, (y,) = node.input(0), node.outputs
-    axes, shape = _axes(op, node), known_shape(op.graph, x)
+    axes, shape = _axes(op, node), op.graph.known_shape(x)
     if not isinstance(axes, str):
         sizes = [shape[axis] for axis in axes]
         fixed = [size for size in sizes if isinstance(size, int)]

@@ -21,7 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
+import onnx
+from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.graph import Graph
@@ -39,21 +40,25 @@ class ReluSite:
         mask: the tensor that tells which elements passed.
         lower: `mask` at 0, in its own numbers.
         upper: `mask` at the upper bound, None where there is none.
-        dtype: numpy type of `mask`.
+        elem_type: the type of `mask`, an onnx.TensorProto.DataType.
     """
 
     kind: str
     mask: str
     lower: float
     upper: float | None
-    dtype: np.dtype
+    elem_type: int
 
     def passed(self, op: Emitter) -> str:
         """[0 < y < c], a boolean tensor."""
-        above = op.Greater(self.mask, op.constant(self.lower, self.dtype))
+        y, elem_type = self.mask, self.elem_type
+        if elem_type in (TensorProto.INT4, TensorProto.UINT4):  # no operator compares these
+            y, elem_type = op.Cast(y, to=TensorProto.INT8), TensorProto.INT8
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+        above = op.Greater(y, op.constant(self.lower, dtype))
         if self.upper is None:
             return str(above)
-        return str(op.And(above, op.Less(self.mask, op.constant(self.upper, self.dtype))))
+        return str(op.And(above, op.Less(y, op.constant(self.upper, dtype))))
 
 
 def gradient(op: Emitter, site: ReluSite, ct: str) -> str:
@@ -94,7 +99,7 @@ def relu_site(graph: Graph, node: Node) -> ReluSite | None:
     behind = quantization(graph, node.output)
     kind = node.op_type.lower()
     if behind is None:
-        return ReluSite(kind, node.output, 0.0, bound, np.dtype(np.float32))
+        return ReluSite(kind, node.output, 0.0, bound, TensorProto.FLOAT)
     return _quantised_site(kind, behind, bound)
 
 
@@ -132,13 +137,13 @@ def is_hard_sigmoid_clip(graph: Graph, node: Node) -> bool:
 def _folded(graph: Graph, node: Node) -> ReluSite:
     q = quantization(graph, node.input(0), node)
     assert q is not None  # the node is a QuantizeLinear
-    return ReluSite("folded", q.tensor, q.zero_point, q.top, q.dtype)
+    return ReluSite("folded", q.tensor, q.zero_point, q.top, q.elem_type)
 
 
 def _quantised_site(kind: str, q: Quantization, bound: float | None) -> ReluSite:
     """The site's bounds in the integers of the QuantizeLinear that follows the activation."""
     upper = None if bound is None else min(q.top, round(bound / q.scale) + q.zero_point)
-    return ReluSite(kind, q.tensor, q.zero_point, upper, q.dtype)
+    return ReluSite(kind, q.tensor, q.zero_point, upper, q.elem_type)
 
 
 def _inside(op: Emitter, node: Node, ct: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType, ModuleType
 
 from graph_rewrites.emit import Emitter
+from graph_rewrites.layouts import ACTIVATIONS
 from graph_rewrites.node import Node
 
 Cotangents = Sequence[str | None]
@@ -69,7 +70,7 @@ class RuleTable:
         """A table in which the operators named have these rules instead."""
         rules = dict(self.rules)
         for op_type, fn in functions.items():
-            old = rules.get(op_type, Rule(op_type, fn))
+            old = rules.get(op_type, Rule(op_type, fn, activation=op_type in ACTIVATIONS))
             rules[op_type] = replace(old, fn=fn)
         return RuleTable(MappingProxyType(rules))
 

@@ -101,9 +101,7 @@ def test_the_maps_are_those_of_the_papers() -> None:
     x = pictures(2, seed=11)
     ct = np.zeros((2, 5), np.float32)
     ct[:, 3] = 1
-    grads = run(
-        gr.differentiate(small_cnn(), wrt=["image", "r3"]), {"image": x, "cotangent": ct}
-    )
+    grads = run(gr.differentiate(small_cnn(), wrt=["image", "r3"]), {"image": x, "cotangent": ct})
     guided = run(
         gr.differentiate(small_cnn(), wrt=["image"], relu="guided"),
         {"image": x, "cotangent": ct},
@@ -186,7 +184,9 @@ def test_weights_are_shared_and_added_nodes_are_small() -> None:
     built = gr.explanation_model(model, "guided_grad_cam")
     added = [n for n in built.graph.node if n.metadata_props]
     names = sum(
-        len(n.name) + sum(map(len, (*n.input, *n.output))) + sum(len(p.value) for p in n.metadata_props)
+        len(n.name)
+        + sum(map(len, (*n.input, *n.output)))
+        + sum(len(p.value) for p in n.metadata_props)
         for n in added
     )
     growth = built.ByteSize() - canonical.ByteSize()

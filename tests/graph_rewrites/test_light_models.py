@@ -36,8 +36,8 @@ def test_the_explanation_model_is_valid_standard_and_runs(name: str) -> None:
 
 
 STEPS = (1e-4, 5e-5, 2e-5, 1e-5, 1e-6)
-"""The longer ones are for the two with normalisation by random numbers: scores a million times as large
-as the slope along one direction leave float64 too few digits at the shorter ones."""
+"""The longer ones are for the two with normalisation by random numbers: scores a million times as
+large as the slope along one direction leave float64 too few digits at the shorter ones."""
 
 
 def with_centred_normalisation(model: onnx.ModelProto) -> onnx.ModelProto:

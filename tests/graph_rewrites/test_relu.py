@@ -86,7 +86,9 @@ def test_replacing_touches_only_the_nodes_of_its_prefix_and_of_relus() -> None:
 
 
 def test_backward_nodes_are_stamped_with_forward_node_operator_and_rule() -> None:
-    grads = gr.differentiate(one_node("a = Relu(x) y = Mul(a, a)"), wrt=["x"], of="y", relu="guided")
+    grads = gr.differentiate(
+        one_node("a = Relu(x) y = Mul(a, a)"), wrt=["x"], of="y", relu="guided"
+    )
     stamps = {
         node.name: {entry.key: entry.value for entry in node.metadata_props}
         for node in grads.graph.node

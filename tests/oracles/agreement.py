@@ -27,7 +27,7 @@ from tests.oracles.torch_models import NETWORKS, build
 
 Exports = Callable[[int], onnx.ModelProto]
 CLASSES, BATCH, INPUTS = 1000, 2, 3
-SHARP_BAR, FLIP_BAR, FORCED_BAR = 1e-6, 1e-4, 1e-5
+SHARP_BAR, ROUNDING_BAR = 1e-6, 1e-4
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ CASES = [(name, "dynamo") for name in FAMILIES] + [(name, "torchscript") for nam
 
 @pytest.mark.parametrize(("name", "how"), CASES, ids=["-".join(case) for case in CASES])
 def test_the_gradient_is_its_forwards_and_pytorchs(name, how, exported):
-    from tests.oracles.agreement import FLIP_BAR, FORCED_BAR, SHARP_BAR, agree, sharp
+    from tests.oracles.agreement import ROUNDING_BAR, SHARP_BAR, agree, sharp
     from tests.oracles.torch_models import NETWORKS
 
     network = NETWORKS[name]
@@ -24,10 +24,10 @@ def test_the_gradient_is_its_forwards_and_pytorchs(name, how, exported):
     found = agree(name, exported(name, network.size, how), network.size)
     assert max(found.of("activation")) < 1e-4, "not the default layer, or not the same weights"
     for what, flips in (("image", "flips"), ("layer", "layer_flips")):
-        assert np.median(found.of(what)) <= max(FLIP_BAR, 3 * max(found.of(f"own_{what}")))
+        assert np.median(found.of(what)) <= max(ROUNDING_BAR, 3 * max(found.of(f"own_{what}")))
         for distance, count in zip(found.of(what), found.of(flips), strict=True):
-            assert distance <= FLIP_BAR or count > 0, f"{what}: {distance:.1e} without a flip"
-        assert max(found.of(f"forced_{what}")) <= FORCED_BAR, "more than flips"
+            assert distance <= ROUNDING_BAR or count > 0, f"{what}: {distance:.1e} without a flip"
+        assert max(found.of(f"forced_{what}")) <= ROUNDING_BAR, "more than flips"
 
 
 def test_a_wrong_gradient_would_be_seen(exported):

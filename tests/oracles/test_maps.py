@@ -17,7 +17,7 @@ SIZES = {
     "googlenet": 64,
     "mobilenet_v2": 96,
     "mobilenet_v3_small": 96,
-    "efficientnet_b0": 64,
+    "efficientnet_b0": 160,
     "convnext_tiny": 64,
 }
 HOOKED = ("alexnet", "vgg11", "resnet18", "squeezenet1_1")  # every ReLU is a module

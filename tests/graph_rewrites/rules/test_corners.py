@@ -11,9 +11,9 @@ from onnx import TensorProto
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.graph import Graph
-from graph_rewrites.tensor_type import TensorType
 from graph_rewrites.rules import arithmetic, layout, normalization, reductions
 from graph_rewrites.rules.table import RuleTable
+from graph_rewrites.tensor_type import TensorType
 
 RULES = RuleTable.collect(arithmetic, layout, normalization, reductions)
 

@@ -1,0 +1,96 @@
+"""Where a backward pass reads the forward pass.
+
+A rule names forward tensors as the network has them. What it gets is the tensor behind their
+quantisation, and where several cotangents per image go back at once, that tensor with every image
+repeated for each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from graph_rewrites.errors import ModelError
+from graph_rewrites.graph import Graph
+from graph_rewrites.network import network_inputs
+from graph_rewrites.quantized import behind_quantization
+from graph_rewrites.stamps import FORWARD_KEY, OP_KEY, PREFIX_KEY, RULE_KEY, is_original
+
+_TELLING = 7919
+"""A prime that no layer has as a size: an axis of this size counts the images and nothing else."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Several cotangents per image.
+
+    Attributes:
+        index: int64 vector, the image that each row of the cotangents belongs to.
+        images: the tensors whose first axis counts the images.
+        mixed: the tensors that depend on the images in any other way.
+    """
+
+    index: str
+    images: frozenset[str]
+    mixed: frozenset[str]
+
+    @classmethod
+    def of(cls, graph: Graph, index: str) -> Rows:
+        """Find the tensors of `graph` whose first axis is the batch, by trying a telling size."""
+        known = graph.types_at(_TELLING)
+        images = {name for name, type_ in known.items() if (type_.shape or (0,))[0] == _TELLING}
+        depending = set(network_inputs(graph))
+        for node in graph.nodes:
+            if node.op_type != "Shape" and not depending.isdisjoint((*node.inputs, *node.captures)):
+                depending.update(node.outputs)
+        return cls(index, frozenset(images), frozenset(depending - images))
+
+
+@dataclass(frozen=True)
+class ForwardTensors:
+    """The forward tensors as the backward graph `prefix` of `graph` reads them.
+
+    Attributes:
+        graph: the graph.
+        prefix: of the backward graph.
+        rows: which image each row of the cotangents belongs to; None where they correspond.
+    """
+
+    graph: Graph
+    prefix: str
+    rows: Rows | None
+
+    def read(self, tensor: str) -> str:
+        """What to read in place of `tensor`.
+
+        Raises:
+            ModelError: its images cannot be told apart, and each has several cotangents.
+        """
+        tensor = behind_quantization(self.graph, tensor)
+        writer = self.graph.producer(tensor)
+        if self.rows is None or (writer is not None and not is_original(writer)):
+            return tensor
+        if tensor in self.rows.mixed:
+            raise ModelError(
+                "several targets at once need the images apart along the first axis, but "
+                f"{tensor!r} mixes them; explain one target at a time"
+            )
+        if tensor not in self.rows.images:  # a weight
+            return tensor
+        repeated = f"bwd/{self.prefix}/{tensor}/rows"
+        if not self.graph.exists(repeated):
+            self.graph.append(
+                "Gather",
+                [tensor, self.rows.index],
+                [repeated],
+                name=repeated,
+                attributes=[onnx.helper.make_attribute("axis", 0)],
+                metadata={
+                    PREFIX_KEY: self.prefix,
+                    FORWARD_KEY: tensor,
+                    OP_KEY: "rows",
+                    RULE_KEY: "vjp",
+                },
+            )
+        return repeated
