@@ -5,23 +5,43 @@ import pytest
 
 from tests.oracles.families import FAMILIES, TORCHSCRIPT
 
-pytestmark = [pytest.mark.oracles, pytest.mark.slow]
+pytestmark = pytest.mark.oracles
 
 CASES = [(name, "dynamo") for name in FAMILIES] + [(name, "torchscript") for name in TORCHSCRIPT]
 
 
-@pytest.mark.parametrize(("name", "how"), CASES, ids=["-".join(case) for case in CASES])
+def cases(test):
+    ids = ["-".join(case) for case in CASES]
+    return pytest.mark.parametrize(("name", "how"), CASES, ids=ids)(test)
+
+
+@cases
 def test_the_gradient_is_its_forwards_and_pytorchs(name, how, exported):
-    from tests.oracles.agreement import ROUNDING_BAR, SHARP_BAR, agree, sharp
+    """On small pictures; the native size takes minutes, see below."""
+    from tests.oracles.agreement import SHARP_BAR, sharp
     from tests.oracles.torch_models import NETWORKS
 
-    network = NETWORKS[name]
-    small = exported(name, network.small, how)
-    image, layer = sharp(small, network.small)
+    size = NETWORKS[name].small
+    model = exported(name, size, how)
+    image, layer = sharp(model, size)
     assert image <= SHARP_BAR
     assert layer <= SHARP_BAR
+    _assert_agreement(name, model, size)
 
-    found = agree(name, exported(name, network.size, how), network.size)
+
+@pytest.mark.slow
+@cases
+def test_the_gradient_is_pytorchs_at_native_size(name, how, exported):
+    from tests.oracles.torch_models import NETWORKS
+
+    size = NETWORKS[name].size
+    _assert_agreement(name, exported(name, size, how), size)
+
+
+def _assert_agreement(name, model, size):
+    from tests.oracles.agreement import ROUNDING_BAR, agree
+
+    found = agree(name, model, size)
     assert max(found.of("activation")) < 1e-4, "not the default layer, or not the same weights"
     for what, flips in (("image", "flips"), ("layer", "layer_flips")):
         assert np.median(found.of(what)) <= max(ROUNDING_BAR, 3 * max(found.of(f"own_{what}")))

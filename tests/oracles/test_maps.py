@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.oracles, pytest.mark.slow]
+pytestmark = pytest.mark.oracles
 
 # Sizes are native where the network takes no other.
 SIZES = {

@@ -9,7 +9,7 @@ import copy
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.oracles, pytest.mark.slow]
+pytestmark = pytest.mark.oracles
 
 SIZES = {
     "mobilenet_v2": 224,
