@@ -42,7 +42,8 @@ class Family:
         build: makes the network, in float32.
         layer: the module whose output is the family's default CAM layer.
         size: native height and width.
-        small: the smallest height and width, at least 64, that the network takes.
+        small: the smallest height and width, at least 64, that the network takes and that leave
+            the default layer more than one position.
         resizes: whether its graph holds no size, so that one export serves all sizes.
         hooked: an equal network in which `layer` is a module; the identity for most.
     """
@@ -75,7 +76,7 @@ NETWORKS: dict[str, Family] = {
         lambda: _tv.inception_v3(aux_logits=False, init_weights=True),
         lambda net: net.Mixed_7c,
         size=299,
-        small=75,
+        small=107,
     ),
     "shufflenet_v2_x0_5": Family(_tv.shufflenet_v2_x0_5, lambda net: net.conv5, resizes=False),
     "mobilenet_v2": Family(_tv.mobilenet_v2, lambda net: net.features),
