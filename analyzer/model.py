@@ -71,6 +71,7 @@ class Analyzer:
     Attributes:
         name: The file's name, or the graph's.
         sha256: The file's hash.
+        original: The model as it was given.
         model: The canonical model.
         image: The input that takes pictures.
         inputs: All inputs of the file.
@@ -88,7 +89,7 @@ class Analyzer:
         self, opened: OpenedModel, declared: Declaration, settled: Settled, batch_size: int | None
     ) -> None:
         """Canonicalise the model and fit the declared preprocessing to it."""
-        self._opened = opened
+        self._opened, self.original = opened, opened.model
         self.name, self.sha256 = opened.name, opened.sha256
         self.inputs, self.outputs = model_inputs(opened.model), model_outputs(opened.model)
         self.image = find_image_input(opened.model, declared.preprocess.layout)

@@ -19,6 +19,7 @@ ACTIVATIONS = frozenset(
     {
         "Relu", "Clip", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Celu", "Selu", "Sigmoid",
         "HardSigmoid", "HardSwish", "Swish", "Mish", "Gelu", "Tanh", "Softplus", "Softsign",
+        "Shrink",
     }
 )  # fmt: skip
 NORMALIZATIONS = frozenset(
@@ -45,7 +46,8 @@ _ELEMENTWISE = (
     | QUANTIZATION
     | {
         "Identity", "Cast", "Dropout", "Expand", "Softmax", "LogSoftmax", "Hardmax", "Neg", "Abs",
-        "Exp", "Log", "Sqrt", "Reciprocal", "Erf", "Sin", "Cos", "Sign", "Floor", "Ceil", "Round",
+        "Exp", "Log", "Sqrt", "Reciprocal", "Erf", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan",
+        "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Sign", "Floor", "Ceil", "Round", "Mod",
         "CumSum",
     }
 )  # fmt: skip

@@ -24,6 +24,7 @@ from graph_rewrites.node import subgraph_captures
 from graph_rewrites.quantized import quantization, quantizer
 from graph_rewrites.rules.relu import relu_site
 from graph_rewrites.scores import find_scores
+from graph_rewrites.sharp_norms import NORMS
 from graph_rewrites.sharp_ops import EXACT, Array, unrounded_quantize
 from graph_rewrites.stamps import is_original
 
@@ -158,7 +159,7 @@ class DoubleModel:
 
     def __init__(self, model: onnx.ModelProto, relu_sites: Sites | None = None) -> None:
         self._source = model
-        self._operators = [*EXACT, unrounded_quantize(relu_sites or {})]
+        self._operators = [*EXACT, *NORMS, unrounded_quantize(relu_sites or {})]
         self._weights = {
             weight.name: _widen(numpy_helper.to_array(weight)) for weight in model.graph.initializer
         }

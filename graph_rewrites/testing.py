@@ -41,6 +41,7 @@ from graph_rewrites.operator_model import (
 from graph_rewrites.rules import DEFAULT_RULES
 from graph_rewrites.rules.table import Rule, VjpFn
 from graph_rewrites.sharp import directional_error
+from graph_rewrites.sharp_norms import NORMS
 from graph_rewrites.sharp_ops import (
     EXACT,
     AveragePool,
@@ -128,7 +129,7 @@ def check_vjp(
     check = _Check.of(model, options)
     floats = [value.name for value in check.model.graph.input if is_float(value)]
     twin = retyped(check.twin, [*floats, *check.integers], TensorProto.DOUBLE)
-    return check.run(twin, _evaluator(twin, EXACT), step)
+    return check.run(twin, _evaluator(twin, (*EXACT, *NORMS)), step)
 
 
 # -- where inputs are drawn from -----------------------------------------------------------------

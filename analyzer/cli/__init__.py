@@ -25,6 +25,7 @@ VERBS = {
     "inspect": "Say before any run what a model is and what can be explained in it.",
     "explain": "Explain pictures: maps, overlays and their provenance.",
     "compile": "Write the explanation model: forward, backward and map in one ONNX file.",
+    "verify": "Check the gradients and outputs of the explanation model on the file itself.",
     "doctor": "Say what is installed, which providers really load and what is missing.",
 }
 
@@ -98,7 +99,7 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 def cli() -> None:
     """Explain the CNN you ship: saliency, guided backpropagation and Grad-CAM for ONNX models.
 
-    Exit codes: 0 ok, 1 audit findings, 2 usage, 3 finished with failed images, 4 model rejected,
+    Exit codes: 0 ok, 1 findings, 2 usage, 3 finished with failed images, 4 model rejected,
     5 nothing to do, 6 environment, 70 our bug, 130 interrupted.
     """
 

@@ -6,13 +6,16 @@ The passes, in order; each is a file:
 2. `functions`: local functions are inlined, operators younger than opset 21 expanded.
 3. `constants`: Constant nodes become initializers.
 4. `opset`: operator set 18 to 21, IR 10.
-5. `inference_mode`: Dropout goes; batch statistics are refused.
-6. `identities`: Identity goes.
-7. `padding`: every window names its own pads.
-8. `views`: strided views that keep the order of the numbers become Reshapes.
-9. `batch`: a fixed batch becomes symbolic where images provably stay apart.
-10. `folding`: what depends on no image is computed.
-11. `widening`: 16-bit arithmetic becomes float32.
+5. `decompose`: operators that the runtime fused (`fused`) or quantised (`integer`, `dynamic`), and
+   those that are compositions of older ones (`composites`), are expressed by standard ones.
+6. `branches`: an If whose condition is known becomes the branch that it takes.
+7. `inference_mode`: Dropout goes; batch statistics are refused.
+8. `identities`: Identity goes.
+9. `padding`: every window names its own pads.
+10. `views`: strided views that keep the order of the numbers become Reshapes.
+11. `batch`: a fixed batch becomes symbolic where images provably stay apart.
+12. `folding`: what depends on no image is computed.
+13. `widening`: 16-bit arithmetic becomes float32.
 
 The outputs of the canonical model equal the original's, for every image. Tensors that still exist
 keep their names. What was done is stamped into the model's metadata: see `canonical_facts`.
@@ -26,12 +29,18 @@ import onnx
 
 from graph_rewrites import weights
 from graph_rewrites.canonical.batch import free_batch
+from graph_rewrites.canonical.branches import resolve_branches
+from graph_rewrites.canonical.composites import COMPOSITES, bring_back, set_aside
 from graph_rewrites.canonical.constants import lift_constants
+from graph_rewrites.canonical.decompose import Table, decompose
+from graph_rewrites.canonical.dynamic import DYNAMIC
 from graph_rewrites.canonical.facts import KEY, canonical_facts, write_stamp
 from graph_rewrites.canonical.folding import fold_constants
 from graph_rewrites.canonical.functions import inline_local_functions
+from graph_rewrites.canonical.fused import FUSED, claim_premature
 from graph_rewrites.canonical.identities import remove_identities
 from graph_rewrites.canonical.inference_mode import settle_inference_mode
+from graph_rewrites.canonical.integer import INTEGER
 from graph_rewrites.canonical.opset import convert_opset
 from graph_rewrites.canonical.padding import make_pads_explicit
 from graph_rewrites.canonical.views import straighten_views
@@ -43,6 +52,9 @@ from graph_rewrites.graph import Graph
 __all__ = ["canonical_facts", "canonicalize", "open_canonical"]
 
 Batch = Literal["free", "keep"]
+
+_DECOMPOSED: Table = {**FUSED, **INTEGER, **DYNAMIC, **COMPOSITES}
+"""Operators of one runtime, operators that compute in integers, and mere compositions."""
 
 
 def canonicalize(model: onnx.ModelProto, batch: Batch = "free") -> onnx.ModelProto:
@@ -82,11 +94,17 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
     light = inline_local_functions(sort_nodes(light))
     lift_constants(light, bulk)
     before = {node.op_type for node in light.graph.node}
+    claim_premature(light)
+    set_aside(light)
     light = convert_opset(light)
+    bring_back(light)
     lift_constants(light, bulk)  # those that the converter made
     graph = Graph(light, bulk)
+    decompose(graph, _DECOMPOSED)
+    if resolve_branches(graph):
+        decompose(graph, _DECOMPOSED)  # what was inside
     settle_inference_mode(graph)
-    rewritten = before - {node.op_type for node in graph.nodes}
+    rewritten = before - {node.op_type for node in graph.nodes} - {"If"}
     remove_identities(graph)
     make_pads_explicit(graph)
     fold_constants(graph, shapes=False)

@@ -21,7 +21,7 @@ def lift_constants(model: onnx.ModelProto, bulk: dict[str, TensorProto]) -> None
     outputs = {value.name for value in model.graph.output}
     kept = []
     for node in model.graph.node:
-        lifted = _value(node) if not node.domain and node.op_type == "Constant" else None
+        lifted = constant_value(node) if not node.domain and node.op_type == "Constant" else None
         if lifted is None or node.output[0] in outputs:
             kept.append(node)
             continue
@@ -38,8 +38,8 @@ def lift_constants(model: onnx.ModelProto, bulk: dict[str, TensorProto]) -> None
         model.graph.node.extend(nodes)
 
 
-def _value(node: onnx.NodeProto) -> TensorProto | None:
-    """The constant as a tensor; None where the node holds none of the standard forms."""
+def constant_value(node: onnx.NodeProto) -> TensorProto | None:
+    """What a Constant node holds; None where it holds none of the standard forms."""
     for attribute in node.attribute:
         if attribute.name in _FORMS:
             value = _FORMS[attribute.name](onnx.helper.get_attribute_value(attribute))

@@ -9,6 +9,9 @@ import onnx.inliner
 
 from graph_rewrites.errors import ModelError, UnsupportedOperatorError
 
+_LAYOUTS = frozenset({"com.microsoft.nchwc", "com.ms.internal.nhwc"})
+"""Domains of operators that the runtime's optimiser makes for the machine that it runs on."""
+
 
 def inline_local_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Put the bodies of the model's own functions in place of the nodes that call them.
@@ -67,7 +70,7 @@ def require_known_operators(model: onnx.ModelProto) -> None:
     """
     version = default_opset(model)
     for node in model.graph.node:
-        if node.domain == "com.microsoft.nchwc":
+        if node.domain in _LAYOUTS:
             raise UnsupportedOperatorError(
                 f"operator {describe(node)} belongs to one machine's memory layout; save the "
                 "optimised model again with the runtime's optimisation level EXTENDED or below"

@@ -46,10 +46,16 @@ def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     model.ir_version = max(model.ir_version, IR_VERSION)
     if version > HIGHEST:
         model = _convert(expand_young_operators(model, HIGHEST), HIGHEST)
-    elif version < LOWEST:
-        model = _convert(model, LOWEST)
+    elif version < (lowest := HIGHEST if _quantises_early(model) else LOWEST):
+        model = _convert(model, lowest)
     model.ir_version = IR_VERSION
     return model
+
+
+def _quantises_early(model: onnx.ModelProto) -> bool:
+    """Whether quantisation is the runtime's own, as 16 bits are before opset 21 has them."""
+    own = {node.op_type for node in model.graph.node if node.domain == "com.microsoft"}
+    return not own.isdisjoint({"QuantizeLinear", "DequantizeLinear"})
 
 
 def _convert(model: onnx.ModelProto, target: int) -> onnx.ModelProto:

@@ -29,6 +29,9 @@ from __future__ import annotations
 from graph_rewrites.rules import (
     activations,
     arithmetic,
+    contraction,
+    elementary,
+    indexing,
     layout,
     linear,
     normalization,
@@ -36,6 +39,8 @@ from graph_rewrites.rules import (
     quantization,
     reductions,
     relu,
+    resampling,
+    sampling,
 )
 from graph_rewrites.rules.table import Cotangents, Rule, RuleTable, VjpFn, vjp, zero
 
@@ -43,12 +48,17 @@ DEFAULT_RULES = RuleTable.collect(
     relu,
     activations,
     arithmetic,
+    elementary,
     linear,
     pooling,
     normalization,
     layout,
+    contraction,
+    indexing,
+    resampling,
     reductions,
     quantization,
+    sampling,
 )
 
 __all__ = ["DEFAULT_RULES", "Cotangents", "Rule", "RuleTable", "VjpFn", "vjp", "zero"]

@@ -1,4 +1,4 @@
-"""Smooth and leaky activations, and the softmax.
+"""Smooth, leaky and thresholded activations, and the softmax.
 
 ReLUs are in `relu`: only they change with the ReLU rule. The rules here are derivatives, and
 `other_activations` decides what becomes of a negative result. Where the slope is a function of the
@@ -11,8 +11,11 @@ from math import pi, sqrt
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.node import Node
-from graph_rewrites.rules.table import Cotangents, vjp
+from graph_rewrites.rules.table import Cotangents, vjp, zero
 from graph_rewrites.shapes import unbroadcast
+
+CHOICES = zero("Hardmax")
+"""One-hot: piecewise constant."""
 
 
 @vjp("Sigmoid", activation=True)
@@ -34,6 +37,26 @@ def softplus_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     """Softplus: log(1 + exp(x))  ->  ct · sigmoid(x)."""
     (ct,), (x,) = cts, node.inputs
     return [op.Mul(ct, op.Sigmoid(x))]
+
+
+@vjp("Softsign", activation=True)
+def softsign_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """Softsign: x / (1 + |x|)  ->  ct / (1 + |x|)²."""
+    (ct,), (x,) = cts, node.inputs
+    root = op.Add(1.0, op.Abs(x))
+    return [op.Div(ct, op.Mul(root, root))]
+
+
+@vjp("Mish", activation=True)
+def mish_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """Mish: x · t, t = tanh(softplus(x))  ->  ct · (t + x · (1 - t²) · sigmoid(x)).
+
+    Misra 2019, arXiv 1908.08681.
+    """
+    (ct,), (x,) = cts, node.inputs
+    t = op.Tanh(op.Softplus(x))
+    dt = op.Mul(op.Sub(1.0, op.Mul(t, t)), op.Sigmoid(x))
+    return [op.Mul(ct, op.Add(t, op.Mul(x, dt)))]
 
 
 @vjp("LeakyRelu", activation=True)
@@ -60,6 +83,45 @@ def elu_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     """Elu: y = x > 0 ? x : α·(exp(x) - 1)  ->  x > 0 ? ct : ct · (y + α); the slope at 0 is α."""
     (ct,), (y,), alpha = cts, node.outputs, node.attr("alpha", 1.0)
     return [op.Where(_positive(op, node, alpha), ct, op.Mul(ct, op.Add(y, alpha)))]
+
+
+@vjp("Selu", activation=True)
+def selu_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """Selu: y = γ · (x > 0 ? x : α·(exp(x) - 1))  ->  x > 0 ? γ·ct : ct · (y + γα).
+
+    Klambauer et al. 2017, arXiv 1706.02515. The slope at 0 is γα.
+    """
+    (ct,), (x,), (y,) = cts, node.inputs, node.outputs
+    alpha = node.attr("alpha", 1.6732632)
+    gamma = node.attr("gamma", 1.050701)
+    positive = op.Greater(y if alpha >= 0 and gamma > 0 else x, 0.0)
+    return [op.Mul(ct, op.Where(positive, gamma, op.Add(y, gamma * alpha)))]
+
+
+@vjp("Celu", activation=True)
+def celu_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """Celu: y = x > 0 ? x : α·(exp(x/α) - 1)  ->  x > 0 ? ct : ct · (y/α + 1).
+
+    Barron 2017, arXiv 1704.07483. y has the sign of x for every α.
+    """
+    (ct,), (y,), alpha = cts, node.outputs, node.attr("alpha", 1.0)
+    slope = op.Add(op.Mul(y, 1.0 / alpha), 1.0)
+    return [op.Mul(ct, op.Where(op.Greater(y, 0.0), 1.0, slope))]
+
+
+@vjp("ThresholdedRelu", activation=True)
+def thresholded_relu_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """ThresholdedRelu: x > α ? x : 0  ->  x > α ? ct : 0."""
+    (ct,), (x,), (y,), alpha = cts, node.inputs, node.outputs, node.attr("alpha", 1.0)
+    passed = op.Greater(y, 0.0) if alpha >= 0 else op.Greater(x, alpha)
+    return [op.Where(passed, ct, 0.0)]
+
+
+@vjp("Shrink", activation=True)
+def shrink_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """Shrink: x < -λ ? x + bias : x > λ ? x - bias : 0  ->  |x| > λ ? ct : 0."""
+    (ct,), (x,) = cts, node.inputs
+    return [op.Where(op.Greater(op.Abs(x), node.attr("lambd", 0.5)), ct, 0.0)]
 
 
 @vjp("HardSigmoid", activation=True)

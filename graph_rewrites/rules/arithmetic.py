@@ -55,6 +55,13 @@ def div_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     return _unbroadcast_each(op, node, [da, op.Neg(op.Mul(da, y))])
 
 
+@vjp("Mod")
+def mod_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """Mod: a - k·b, k whole  ->  da = ct; b has no cotangent, as ONNX declares."""
+    (ct,) = cts
+    return _unbroadcast_each(op, node, [ct, None])
+
+
 @vjp("Neg")
 def neg_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     """Neg: -x  ->  -ct."""

@@ -11,8 +11,10 @@ import numpy as np
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.node import Node
+from graph_rewrites.rules.contraction import along, unit_vectors
+from graph_rewrites.rules.indexing import positions, put_back
 from graph_rewrites.rules.table import Cotangents, vjp, zero
-from graph_rewrites.shapes import is_static, reshape_like, unbroadcast
+from graph_rewrites.shapes import is_static, reshape_like, static_dims, unbroadcast
 from graph_rewrites.tensor_type import Dim
 
 SIZES = zero("Shape", "Size", "ConstantOfShape", "EyeLike", "Range")
@@ -93,35 +95,88 @@ def slice_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     if pads is not None:
         dx = op.Pad(ct, pads, 0.0)
     else:
-        dx = _put_back(op, ct, op.Slice(_positions(op, x), *bounds), x)
+        dx = put_back(op, ct, op.Slice(positions(op, x), *bounds), x)
     return [dx, *(None for _ in bounds)]
-
-
-@vjp("Gather")
-def gather_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """Gather: x[…, indices, …] along `axis`  ->  ct added up where it was taken from."""
-    (ct,), (x, indices) = filter(None, cts), node.inputs
-    taken = op.Gather(_positions(op, x), indices, axis=node.attr("axis", 0))
-    return [_put_back(op, ct, taken, x), None]
 
 
 @vjp("Pad")
 def pad_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """Pad: constants around x  ->  ct padded by the opposite, cropped where x was padded.
+    """Pad: constants, or repeated elements, around x  ->  ct cropped, the repeated added up.
+
+    Along one axis the repeating modes are a matrix: the unit vectors, padded. Constants are undone
+    by the opposite padding.
+    """
+    (ct,), x, pads = cts, node.input(0), node.constant(node.input(1))
+    mode, axes = node.attr("mode", "constant"), filter(None, [node.input(3)])
+    if mode == "constant":
+        opposite = op.Neg(node.input(1)) if pads is None else [-int(pad) for pad in pads]
+        dx = op.Pad(ct, opposite, 0.0, *axes)
+    elif pads is None:
+        taken = op.Pad(positions(op, x), node.input(1), None, *axes, mode=mode)
+        dx = put_back(op, str(ct), taken, x)
+    else:
+        dx = ct
+        for axis, (begin, end) in _padded(node, pads).items():
+            matrix = op.Pad(unit_vectors(op, x, axis), [0, begin, 0, end], mode=mode)
+            dx = along(op, matrix, str(dx), axis, op.rank(x))
+    return [dx, *(None for _ in node.inputs[1:])]
+
+
+@vjp("DepthToSpace")
+def depth_to_space_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """DepthToSpace: b² channels as b×b pixels  ->  SpaceToDepth, its channels in x's order.
+
+    SpaceToDepth counts the channels (b, b, C); the mode CRD means (C, b, b).
+    """
+    (ct,), size = cts, node.attr("blocksize")
+    dx = op.SpaceToDepth(ct, blocksize=size)
+    if node.attr("mode", "DCR") == "CRD":
+        (channels,) = static_dims(op.graph, node.input(0), [1])
+        order = np.arange(channels).reshape(size * size, -1).T.reshape(-1)
+        dx = op.Gather(dx, order, axis=1)
+    return [dx]
+
+
+@vjp("SpaceToDepth")
+def space_to_depth_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """SpaceToDepth: b×b pixels as b² channels  ->  DepthToSpace."""
+    return [op.DepthToSpace(cts[0], blocksize=node.attr("blocksize"))]
+
+
+@vjp("Col2Im")
+def col2im_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """Col2Im: windows (N, C·k, L) added up to a picture  ->  the windows of ct.
+
+    A convolution reads them, with one kernel for each of the k positions of a window.
 
     Raises:
-        UnsupportedOperatorError: the padding repeats elements of x.
+        UnsupportedOperatorError: the size of the windows is known at run time only.
     """
-    mode = node.attr("mode", "constant")
-    if mode != "constant":
+    (ct,), (x, _, block) = cts, node.inputs
+    kernel = node.constant(block)
+    if kernel is None:
         raise UnsupportedOperatorError(
-            f"{node} pads in mode {mode!r}, which has no rule yet; "
-            "add one with DEFAULT_RULES.override(Pad=my_vjp), or choose a later layer"
+            f"{node} has windows of a size known at run time only; "
+            "export the model with a constant block_shape"
         )
-    pads, axes = node.constant(node.input(1)), filter(None, [node.input(3)])
-    opposite = op.Neg(node.input(1)) if pads is None else [-int(pad) for pad in pads]
-    dx = op.Pad(cts[0], opposite, 0.0, *axes)
-    return [dx, *(None for _ in node.inputs[1:])]
+    count = int(np.prod(kernel))
+    (columns,) = static_dims(op.graph, x, [1])
+    one_each = np.eye(count, dtype=np.float32).reshape(count, 1, *kernel)
+    shape = {name: node.attr(name) for name in ("strides", "pads", "dilations")}
+    windows = op.Conv(
+        ct,
+        np.tile(one_each, (columns // count, *(1 for _ in kernel), 1)),
+        group=columns // count,
+        **{name: values for name, values in shape.items() if values},
+    )
+    return [reshape_like(op, windows, x), None, None]
+
+
+@vjp("ReverseSequence")
+def reverse_sequence_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """ReverseSequence: the beginnings of sequences turned round  ->  ct turned round again."""
+    axes = {name: node.attr(name, d) for name, d in (("batch_axis", 1), ("time_axis", 0))}
+    return [op.ReverseSequence(cts[0], node.input(1), **axes), None]
 
 
 @vjp("Expand")
@@ -164,14 +219,17 @@ def _cut_off(node: Node) -> list[int] | None:
     return pads
 
 
-def _positions(op: Emitter, x: str) -> str:
-    """The position of each element of `x` in row-major order, in the shape of `x`."""
-    count = op.Range(op.constant(0, np.int64), op.Size(x), op.constant(1, np.int64))
-    return str(op.Reshape(count, op.Shape(x)))
+def _padded(node: Node, pads: np.ndarray) -> dict[int, tuple[int, int]]:
+    """Padding in front and behind, by axis, where there is any.
 
-
-def _put_back(op: Emitter, ct: str, taken: str, x: str) -> str:
-    """Zeros in the shape of `x`, with `ct` added at the positions `taken`, one for each number."""
-    zeros = op.Reshape(op.ConstantOfShape(op.Shape(x)), [-1])
-    flat = [op.Reshape(t, [-1]) for t in (taken, ct)]
-    return reshape_like(op, op.ScatterElements(zeros, *flat, axis=0, reduction="add"), x)
+    Raises:
+        UnsupportedOperatorError: which axes are padded is known at run time only.
+    """
+    rank, given = len(node.graph.known_shape(node.input(0))), node.input(3)
+    axes = node.constant(given) if given else np.arange(rank)
+    if axes is None:
+        raise UnsupportedOperatorError(
+            f"{node} pads axes known at run time only; export the model with constant axes"
+        )
+    both = zip(axes.tolist(), *pads.reshape(2, -1).tolist(), strict=True)
+    return {axis % rank: (begin, end) for axis, begin, end in both if begin or end}

@@ -64,9 +64,64 @@ def average_pool_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     window = Window.of(node)
     windows = window.counts(spatial_sizes(op, x)) or op.Shape(ct, start=2)
     share = op.Mul(ct, _share(op, node, window, windows))
-    one_channel = op.Reshape(share, _joined(op, [-1, 1], windows))
+    return [_spread_evenly(op, share, window, windows, x)]
+
+
+@vjp("LpPool")
+def lp_pool_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """LpPool: y = (Σ |x|^p)^(1/p)  ->  sign(x) |x|^(p-1) · Σ ct / y^(p-1) over the windows of x.
+
+    A window of zeros passes nothing back, as with ReduceL2.
+    """
+    (ct,), (x,), p = cts, node.inputs, node.attr("p", 2)
+    window = Window.of(node)
+    windows = window.counts(spatial_sizes(op, x)) or op.Shape(ct, start=2)
+    share = _over_norm(op, ct, node.output, p)
+    return [op.Mul(_power_slope(op, x, p), _spread_evenly(op, share, window, windows, x))]
+
+
+@vjp("GlobalLpPool")
+def global_lp_pool_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """GlobalLpPool: y = (Σ |x|^p)^(1/p) of each channel  ->  sign(x) |x|^(p-1) · ct / y^(p-1)."""
+    (ct,), (x,), p = cts, node.inputs, node.attr("p", 2)
+    return [op.Mul(_power_slope(op, x, p), _over_norm(op, ct, node.output, p))]
+
+
+@vjp("MaxUnpool")
+def max_unpool_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """MaxUnpool: y[indices] = x, 0 elsewhere  ->  ct[indices].
+
+    Indices run over the whole of y. They are taken within their image, so that they hold too where
+    the images are repeated for several targets. ONNX leaves open what equal indices mean.
+    """
+    (ct,), (x, indices) = cts, node.inputs[:2]
+    images = op.Reshape(ct, [0, -1])
+    inside = op.Mod(op.Reshape(indices, [0, -1]), op.Shape(images, start=1))
+    dx = reshape_like(op, op.GatherElements(images, inside, axis=1), x)
+    return [dx, *(None for _ in node.inputs[1:])]
+
+
+def _power_slope(op: Emitter, x: str, p: int) -> str:
+    """The slope of |x|^p / p: sign(x) |x|^(p-1)."""
+    if p == 2:
+        return x
+    sign = op.Sign(x)
+    return str(sign if p == 1 else op.Mul(sign, op.Pow(op.Abs(x), float(p - 1))))
+
+
+def _over_norm(op: Emitter, ct: str | None, norm: str, p: int) -> str | None:
+    """Ct / norm^(p-1); 0 where the norm is 0, the least of the subgradients there."""
+    if p == 1:
+        return ct
+    power = norm if p == 2 else op.Pow(norm, float(p - 1))
+    return str(op.Where(op.Greater(power, 0.0), op.Div(ct, power), 0.0))
+
+
+def _spread_evenly(op: Emitter, ct: str | None, window: Window, windows: Sizes, x: str) -> str:
+    """Add each window's `ct` (N, C, *windows) to every position of `x` in that window."""
+    one_channel = op.Reshape(ct, _joined(op, [-1, 1], windows))
     ones = np.ones((1, 1, *window.kernel), np.float32)
-    return [reshape_like(op, spread(op, one_channel, ones, window, x), x)]
+    return reshape_like(op, spread(op, one_channel, ones, window, x), x)
 
 
 def _share(op: Emitter, node: Node, window: Window, windows: Sizes) -> float | str:

@@ -12,7 +12,11 @@ from __future__ import annotations
 from graph_rewrites.emit import Emitter
 from graph_rewrites.node import Node
 from graph_rewrites.quantized import is_raw
-from graph_rewrites.rules.table import Cotangents, vjp
+from graph_rewrites.rules.table import Cotangents, vjp, zero
+
+SCALES = zero("DynamicQuantizeLinear")
+"""How a picture's own range becomes a scale counts as constant: canonical form takes from it the
+scale and the zero point only, never the integers."""
 
 
 @vjp("QuantizeLinear")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
@@ -48,6 +49,53 @@ def reduce_max_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     wins = op.Cast(op.Equal(x, extreme), to=TensorProto.FLOAT)
     share = op.Div(_kept(op, node, ct), op.ReduceSum(wins, axes, keepdims=1))
     return _one(node, op.Mul(wins, share))
+
+
+@vjp("ReduceProd")
+def reduce_prod_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """ReduceProd: Π x  ->  ct · the product of the other factors, also where some of them are 0."""
+    (ct,), x = cts, node.input(0)
+    axes = _axes(op, node)
+    if axes == []:
+        return _one(node, ct)
+    is_zero = op.Equal(x, 0.0)
+    factors = op.Where(is_zero, 1.0, x)
+    others = op.Div(op.ReduceProd(factors, axes, keepdims=1), factors)
+    zeros = op.Cast(is_zero, to=TensorProto.FLOAT)
+    other_zeros = op.Sub(op.ReduceSum(zeros, axes, keepdims=1), zeros)
+    slope = op.Where(op.Greater(other_zeros, 0.0), 0.0, others)
+    return _one(node, op.Mul(slope, _kept(op, node, ct)))
+
+
+@vjp("ReduceL1")
+def reduce_l1_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """ReduceL1: Σ |x|  ->  ct · sign(x); 0 at x = 0."""
+    return _one(node, op.Mul(op.Sign(node.input(0)), _kept(op, node, cts[0])))
+
+
+@vjp("ReduceSumSquare")
+def reduce_sum_square_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """ReduceSumSquare: Σ x²  ->  2x · ct."""
+    return _one(node, op.Mul(op.Mul(2.0, node.input(0)), _kept(op, node, cts[0])))
+
+
+@vjp("ReduceLogSum")
+def reduce_log_sum_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """ReduceLogSum: y = log Σ x  ->  ct / exp(y) at every term."""
+    (ct,), (y,) = cts, node.outputs
+    share = _kept(op, node, op.Div(ct, op.Exp(y)))
+    return _one(node, expand_like(op, share, node.input(0)))
+
+
+@vjp("ReduceLogSumExp")
+def reduce_log_sum_exp_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
+    """ReduceLogSumExp: y = log Σ exp(x)  ->  ct · exp(x - y).
+
+    The least float stands for y = -∞: where every x is -∞, x - y would be NaN.
+    """
+    (ct,), (y,) = cts, node.outputs
+    total = op.Max(_kept(op, node, y), float(np.finfo(np.float32).min))
+    return _one(node, op.Mul(op.Exp(op.Sub(node.input(0), total)), _kept(op, node, ct)))
 
 
 @vjp("ReduceL2")

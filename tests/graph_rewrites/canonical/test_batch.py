@@ -225,7 +225,7 @@ MIXED = {
     ),
     "a foreign operator": ("y = my.Foreign(x)", "is not known to keep images apart"),
     "control flow that captures the images": (
-        "b = Constant<value=bool {1}>()  y = If (b) <then_branch = t () => (float[1,4,2,6] u)"
+        "b = IsNaN(half)  y = If (b) <then_branch = t () => (float[1,4,2,6] u)"
         " { u = Relu(x) }, else_branch = e () => (float[1,4,2,6] v) { v = Neg(x) }>",
         "is not known to keep images apart",
     ),

@@ -61,11 +61,11 @@ def test_a_mask_that_is_an_output_is_all_ones():
 
 def test_an_identity_that_a_subgraph_captures_stays():
     body = (
-        "a = Relu(x)  s = Identity(a)  c = Constant<value = bool {1}>()  y = If (c) <"
+        "a = Relu(x)  s = Identity(a)  m = ReduceMax<keepdims=0>(x)  c = IsNaN(m)  y = If (c) <"
         "then_branch = p () => (float[2,4] u) { u = Neg(s) },"
         "else_branch = q () => (float[2,4] v) { v = Relu(s) }>"
     )
-    assert _operators(body) == ["Relu", "Identity", "If"]
+    assert _operators(body) == ["Relu", "Identity", "ReduceMax", "IsNaN", "If"]
 
 
 def test_dropout_in_training_mode_is_refused():

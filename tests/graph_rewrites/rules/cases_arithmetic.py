@@ -147,4 +147,23 @@ LOGIC = [
     Case("Not", [Fed([True, False], dtype=bool)]),
 ]
 
-CASES = [*BINARY, *MANY, *UNARY, *POWERS, *CHOICES, *STEPS, *LOGIC]
+# dividends between the multiples of the divisor; a broadcast one is summed back
+MODULO = [
+    Case(
+        "Mod",
+        inputs,
+        {"fmod": 1},
+        "piecewise",
+        lambda rng, shape: 2.0 * rng.integers(-3, 3, shape) + rng.uniform(0.5, 1.5, shape),
+        note=note,
+        wrt=(0,),
+    )
+    for inputs, note in [
+        ([("N", 5), np.array(2.0, np.float32)], "constant divisor"),
+        ([("N", 2, "H", "W"), np.array(-2.0, np.float32)], "negative divisor, free pixels"),
+        ([(4,), Fed([[2.0], [-2.0], [1e9]])], "dividend of lower rank"),
+        ([("N", 1, 4), Fed([[2.0], [4.0]])], "dividend along axis 1"),
+    ]
+]
+
+CASES = [*MODULO, *BINARY, *MANY, *UNARY, *POWERS, *CHOICES, *STEPS, *LOGIC]

@@ -114,24 +114,62 @@ PADDED = [
     linear("Pad", [("N", 2, "H", "W"), ints(0, 0, 1, 2, 0, 0, 3, -1)], note="free pixels"),
 ]
 
-GATHERED = [
+REPEATED = [
+    linear("Pad", [("N", 3, 4, 5), pads, *more], {"mode": mode}, f"{mode}, {note}")
+    for mode in ("reflect", "edge", "wrap")
+    for note, pads, more in [
+        ("all round", ints(0, 0, 1, 2, 0, 0, 3, 1), []),
+        ("one side", ints(0, 0, 0, 0, 0, 0, 0, 2), []),
+        ("channels", ints(0, 2, 0, 0, 0, 1, 0, 0), []),
+        ("axes", ints(1, 2, 1, 3), [None, ints(2, 3)]),
+        ("negative axes", ints(1, 2, 3, 0), [None, ints(-1, -3)]),
+        ("run-time pads", Fed([0, 0, 1, 2, 0, 0, 3, 1], dtype=np.int64), []),
+        ("run-time pads and axes", Fed([1, 2], dtype=np.int64), [None, Fed([3], dtype=np.int64)]),
+    ]
+]
+REPEATED += [
+    linear("Pad", [("N", 2, "H", "W"), pads], {"mode": mode}, f"{mode}, free pixels")
+    for mode, pads in [
+        ("reflect", ints(0, 0, 3, 3, 0, 0, 3, 3)),
+        ("edge", ints(0, 0, 9, 3, 0, 0, 3, 0)),
+        ("wrap", ints(0, 0, 3, 3, 0, 0, 3, 5)),
+    ]
+]
+
+BLOCKS = [
     *(
-        linear("Gather", [("N", 4, 3), indices], attrs, note)
-        for indices, attrs, note in [
-            (ints(0, 2), {"axis": 1}, "two"),
-            (ints(1, 1, 3, 1), {"axis": 1}, "repeated"),
-            (ints(-1, 0, -4), {"axis": 1}, "negative indices"),
-            (ints(2, 0), {"axis": -1}, "axis -1"),
-            (np.array(1, np.int64), {"axis": 1}, "scalar index"),
-            (np.array(-1, np.int32), {"axis": 2}, "int32 index"),
-            (ints([0, 1], [1, 2]), {"axis": 2}, "matrix of indices"),
-            (ints(0, 0), {}, "axis omitted"),
-            (Fed([3, -2, 3], dtype=np.int64), {"axis": 1}, "run-time indices"),
-            (Fed([[0, 0], [2, 1]], dtype=np.int64), {"axis": -2}, "run-time matrix"),
+        linear("DepthToSpace", [shape], {"blocksize": size, **mode}, f"{size}, {mode}, {note}")
+        for mode in ({}, {"mode": "DCR"}, {"mode": "CRD"})
+        for note, shape, size in [
+            ("channels", ("N", 12, 2, 3), 2),
+            ("one channel", ("N", 9, 2, 3), 3),
+            ("free pixels", ("N", 8, "H", "W"), 2),
         ]
     ),
-    linear("Gather", [(12,), Fed([[0, 1], [6, 7]], dtype=np.int64)], {"axis": 0}, "of a vector"),
-    linear("Gather", [("N", 2, "H", "W"), ints(1)], {"axis": 1}, "free pixels"),
+    linear("SpaceToDepth", [("N", 3, 4, 6)], {"blocksize": 2}),
+    linear("SpaceToDepth", [("N", 2, "H", "W")], {"blocksize": 1}, note="blocks of one"),
+    linear("SpaceToDepth", [("N", 2, 3, "W")], {"blocksize": 3}, note="a free width"),
+    *(
+        linear("Col2Im", [shape, ints(*image), ints(*block)], attrs, note)
+        for note, shape, image, block, attrs in [
+            ("apart", ("N", 8, 6), (4, 6), (2, 2), {"strides": [2, 2]}),
+            ("overlapping", ("N", 12, 10), (3, 6), (2, 2), {}),
+            ("padded", ("N", 6, 16), (4, 4), (2, 3), {"pads": [1, 0, 0, 2]}),
+            ("dilated", ("N", 4, 12), (6, 6), (2, 2), {"dilations": [3, 2], "strides": [1, 1]}),
+            ("a line", ("N", 6, 4), (9,), (3,), {"strides": [2]}),
+            ("a volume", ("N", 8, 12), (3, 4, 3), (2, 2, 2), {}),
+        ]
+    ),
+    linear("Col2Im", [("N", 8, 6), Fed([4, 6], dtype=np.int64), ints(2, 2)], {"strides": [2, 2]}),
+]
+
+TURNED = [
+    linear("ReverseSequence", [(4, 3, 2), ints(1, 4, 3)], note="axes omitted"),
+    linear(
+        "ReverseSequence",
+        [(3, 5, 2), Fed([1, 5, 3], dtype=np.int64)],
+        {"batch_axis": 0, "time_axis": 1},
+    ),
 ]
 
 COPIED = [
@@ -166,7 +204,6 @@ INTEGERS = [
     quantised("Slice", ("N", 4), [ints(1), ints(3), ints(1)]),
     quantised("Slice", ("N", 4), [ints(0), ints(4), ints(1), ints(2)], note="integers, step 2"),
     quantised("Pad", ("N", 3), [ints(0, 1, 0, 2)]),
-    quantised("Gather", ("N", 4), [ints(2, 2)], {"axis": 1}),
     quantised("Expand", ("N", 1), [ints(1, 3)]),
     quantised("Tile", ("N", 2), [ints(1, 2)]),
 ]
@@ -187,4 +224,16 @@ ZEROS = [
     Case("NonZero", [("N", 3)], domain=away_from(0.0)),
 ]
 
-CASES = [*PASSED, *RESHAPED, *JOINED, *CUT, *PADDED, *GATHERED, *COPIED, *INTEGERS, *ZEROS]
+CASES = [
+    *PASSED,
+    *RESHAPED,
+    *JOINED,
+    *CUT,
+    *PADDED,
+    *REPEATED,
+    *BLOCKS,
+    *TURNED,
+    *COPIED,
+    *INTEGERS,
+    *ZEROS,
+]

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from graph_rewrites.testing import distinct
+from graph_rewrites.testing import between, distinct
 
 from .harness import Case, Fed
 
@@ -20,6 +20,12 @@ def max_pool(note: str, x: tuple = PLANE, outputs: int = 1, opset: int = 21, **a
 def average_pool(note: str, x: tuple = PLANE, opset: int = 21, **attrs) -> Case:
     attrs.setdefault("kernel_shape", [3, 3])
     return Case("AveragePool", [x], attrs, "linear", note=note, opset=opset)
+
+
+def lp_pool(note: str, x: tuple = PLANE, **attrs) -> Case:
+    """The sum of positive values, which is linear; other norms are in test_norms.py."""
+    attrs = {"kernel_shape": [3, 3], "p": 1, **attrs}
+    return Case("LpPool", [x], attrs, "linear", between(2.0, 4.0), note)
 
 
 def small(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -171,4 +177,58 @@ GLOBAL = [
     ]
 ]
 
-CASES = MAX_POOL + AVERAGE_POOL + GLOBAL
+LP_POOL = [
+    lp_pool("stride 1"),
+    lp_pool("disjoint", kernel_shape=[2, 2], strides=[2, 2]),
+    lp_pool("stride beyond kernel", kernel_shape=[2, 2], strides=[3, 4]),
+    lp_pool("padded", strides=[2, 2], pads=[1, 1, 1, 1]),
+    lp_pool("asymmetric", strides=[2, 2], pads=[0, 1, 2, 0]),
+    lp_pool("dilated", dilations=[2, 2], strides=[1, 2], pads=[2, 1, 1, 2]),
+    lp_pool("ceil", strides=[2, 2], ceil_mode=1),
+    lp_pool("1-D", x=("N", 3, 9), kernel_shape=[4], strides=[3], pads=[2, 1]),
+    lp_pool("3-D", x=("N", 2, 4, 5, 4), kernel_shape=[2, 3, 2], strides=[2, 1, 2]),
+    lp_pool("free size", x=FREE, strides=[2, 2], pads=[1, 1, 1, 1]),
+    lp_pool("free size ceil", x=FREE, strides=[2, 2], ceil_mode=1),
+    *(
+        Case("GlobalLpPool", [shape], {"p": 1}, "linear", between(2.0, 4.0), note)
+        for note, shape in [("1-D", ("N", 3, 6)), ("2-D", ("N", 3, 5, 4)), ("free size", FREE)]
+    ),
+]
+
+
+def tops(shape: tuple[int, ...], kernel: tuple[int, ...]) -> np.ndarray:
+    """Flat indices in an unpooled map: a different corner of each window's for each channel."""
+    sizes = (*shape[:2], *np.multiply(shape[2:], kernel))
+    places = np.indices(shape)
+    places[2:] = [
+        place * k + (places[1] + axis) % k
+        for axis, (place, k) in enumerate(zip(places[2:], kernel, strict=True))
+    ]
+    return np.ravel_multi_index(tuple(places), sizes)
+
+
+def max_unpool(note: str, x: tuple[int, ...], *shape: Fed | np.ndarray, **attrs: list) -> Case:
+    indices = Fed(tops(x, attrs["kernel_shape"]), dtype=np.int64)
+    return Case("MaxUnpool", [x, indices, *shape], attrs, "linear", note=note)
+
+
+def sizes(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+MAX_UNPOOL = [
+    max_unpool("1-D", (2, 3, 4), kernel_shape=[2], strides=[2]),
+    max_unpool("2-D", (3, 2, 2, 3), kernel_shape=[2, 3], strides=[2, 3]),
+    max_unpool("3-D", (2, 1, 2, 1, 2), kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+    max_unpool("stride 1", (2, 2, 4), kernel_shape=[1]),
+    max_unpool(
+        "shape given",
+        (2, 1, 2, 2),
+        sizes(2, 1, 4, 4),
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+        pads=[0, 0, 0, 0],
+    ),
+]
+
+CASES = MAX_POOL + AVERAGE_POOL + GLOBAL + LP_POOL + MAX_UNPOOL

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from graph_rewrites.testing import distinct, normal
+from graph_rewrites.testing import away_from, between, distinct, normal
 
 from .harness import Case
 
@@ -20,6 +20,27 @@ def with_zeros(rng, shape):
     """Normal values, the first rows of the last axes all zero."""
     values = rng.standard_normal(shape)
     values[:, 0] = 0.0
+    return values
+
+
+def rows_of_zeros(rng, shape):
+    """Values away from zero, the first rows of the last axes all zero."""
+    values = away_from(0.0, gap=0.3)(rng, shape)
+    values[:, 0] = 0.0
+    return values
+
+
+def one_zero(rng, shape):
+    """Values away from zero, but for one zero somewhere in each row of the last axis."""
+    values = away_from(0.0, gap=0.3)(rng, shape)
+    np.put_along_axis(values, rng.integers(0, shape[-1], (*shape[:-1], 1)), 0.0, axis=-1)
+    return values
+
+
+def two_zeros(rng, shape):
+    """Values away from zero, but for two zeros in the first rows of the last axis."""
+    values = away_from(0.0, gap=0.3)(rng, shape)
+    values[:, 0, 1:3] = 0.0
     return values
 
 
@@ -43,6 +64,11 @@ REDUCTIONS = [
     ("ReduceMax", "piecewise", distinct),
     ("ReduceMin", "piecewise", distinct),
     ("ReduceL2", "smooth", normal),
+    ("ReduceL1", "piecewise", away_from(0.0, gap=0.3)),
+    ("ReduceSumSquare", "smooth", normal),
+    ("ReduceLogSum", "smooth", between(0.3, 2.0)),
+    ("ReduceLogSumExp", "smooth", normal),
+    ("ReduceProd", "smooth", between(0.5, 1.5)),
 ]
 
 CASES = [
@@ -63,6 +89,15 @@ CASES = [
     Case("ReduceMax", [("N", 8), axes(1)], kind="piecewise", domain=pairs, note="ties of two"),
     Case("ReduceMin", [("N", 8), axes(1)], kind="piecewise", domain=pairs, note="ties of two"),
     Case("ReduceL2", [SHAPE, axes(2)], domain=with_zeros, note="a row of zeros"),
+    Case(
+        "ReduceL1", [SHAPE, axes(2)], domain=rows_of_zeros, kind="piecewise", note="a row of zeros"
+    ),
+    Case("ReduceSumSquare", [SHAPE, axes(2)], domain=with_zeros, note="a row of zeros"),
+    Case("ReduceLogSum", [SHAPE, axes(2)], domain=between(50.0, 90.0), note="large terms"),
+    Case("ReduceLogSumExp", [SHAPE, axes(2)], domain=between(-90.0, 90.0), note="large terms"),
+    Case("ReduceProd", [SHAPE, axes(2)], domain=away_from(0.0, gap=0.3), note="of either sign"),
+    Case("ReduceProd", [SHAPE, axes(2)], domain=one_zero, note="one zero in each row"),
+    Case("ReduceProd", [SHAPE, axes(2)], domain=two_zeros, note="two zeros in the first rows"),
     *(
         Case(op, [("N", 3, 4)], attrs, kind="piecewise", domain=distinct)
         for op in ("ArgMax", "ArgMin")

@@ -127,16 +127,11 @@ def test_local_response_normalisation_over_any_window(size: int, batch: int) -> 
             "LayerNormalization.*its statistics; write these as ReduceMean",
         ),
         (
-            "(float[N, 4] x) => (float[N, 6] y) <int64[4] p = {0, 1, 0, 1}> "
-            '{ y = Pad<mode = "reflect">(x, p) }',
-            "Pad.*pads in mode 'reflect'.*override",
-        ),
-        (
             "(float[N, 4] x, bool t) => (float[N, 4] y) { y = Dropout(x, , t) }",
             "Dropout.*is in training mode.*export the model for inference",
         ),
     ],
-    ids=["BatchNormalization", "LayerNormalization", "Pad", "Dropout"],
+    ids=["BatchNormalization", "LayerNormalization", "Dropout"],
 )
 def test_refusals_say_what_to_do(text: str, message: str) -> None:
     with pytest.raises(UnsupportedOperatorError) as caught:

@@ -20,6 +20,8 @@ NOT_CANONICAL = {"auto_pad", "output_shape"}
 """Attributes that canonical form has replaced before any rule runs."""
 NUMBER_FORMATS = {"saturate", "stash_type", "output_dtype", "block_size"}
 """Attributes that say how numbers are stored, not what is computed."""
+STRAIGHT_THROUGH = {"DynamicQuantizeLinear"}
+"""Declared zero though it is not: its scale counts as constant. See canonical/test_dynamic.py."""
 PER_AXIS_SCALES = {("QuantizeLinear", "axis"), ("DequantizeLinear", "axis")}
 """A quantised tensor's cotangent is that of its dequantised value: no scale enters."""
 
@@ -32,7 +34,7 @@ def test_rule_is_the_transposed_jacobian(case: Case, batch: int, optimised: bool
 
 
 def test_every_rule_has_a_case() -> None:
-    assert set(DEFAULT_RULES.rules) - {case.op for case in CASES} == set()
+    assert set(DEFAULT_RULES.rules) - {case.op for case in CASES} == STRAIGHT_THROUGH
 
 
 def test_every_attribute_has_a_case() -> None:
