@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 import analyzer
 import graph_rewrites as gr
+from tests.graph_rewrites.test_quantized import spearman
 
 pytestmark = pytest.mark.shared
 
@@ -31,11 +32,6 @@ def peak(heat: np.ndarray) -> tuple[int, int]:
 
 def inside(point: tuple[int, int], box: tuple[int, int, int, int]) -> bool:
     return box[0] <= point[0] < box[2] and box[1] <= point[1] < box[3]
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = [np.argsort(np.argsort(v.ravel())) for v in (a, b)]
-    return float(np.corrcoef(ranks)[0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +57,19 @@ def squeezenet(shared: Path) -> analyzer.Analyzer:
     )
 
 
-def test_quantised_grad_cam_finds_the_dog_and_the_cat(
-    quantised: analyzer.Analyzer, shared: Path
+@pytest.mark.parametrize("model", ["quantised", "squeezenet"])
+def test_grad_cam_finds_the_dog_and_the_cat(
+    model: str, request: pytest.FixtureRequest, shared: Path
 ) -> None:
-    e = quantised.explain(
+    """The quantised MobileNetV2 and the float16 SqueezeNet."""
+    loaded: analyzer.Analyzer = request.getfixturevalue(model)
+    e = loaded.explain(
         shared / "images" / "dog_cat.png", "grad_cam", target=["bull mastiff", "tiger cat"]
     )
     dog, cat = e.heatmap[0]
     assert inside(peak(dog), DOG), peak(dog)
     assert inside(peak(cat), CAT), peak(cat)
+    assert np.linalg.norm(dog - cat) > 0.1 * np.linalg.norm(dog)
 
 
 @pytest.mark.parametrize("method", ["saliency", "gradient", "guided_backprop", "deconvnet"])
@@ -139,18 +139,6 @@ def test_coverage_of_the_quantised_file_lists_its_35_relus(shared: Path) -> None
     model = onnx.load(shared / "models" / "mobilenet_v2_imagenet_qdq.onnx")
     grads = gr.differentiate(model, wrt=[model.graph.input[0].name], relu="guided")
     assert [(a.kind, a.rule) for a in gr.coverage(grads).relus] == [("clip", "guided")] * 35
-
-
-def test_float16_squeezenet_finds_the_dog_and_the_cat(
-    squeezenet: analyzer.Analyzer, shared: Path
-) -> None:
-    e = squeezenet.explain(
-        shared / "images" / "dog_cat.png", "grad_cam", target=["bull mastiff", "tiger cat"]
-    )
-    dog, cat = e.heatmap[0]
-    assert inside(peak(dog), DOG), peak(dog)
-    assert inside(peak(cat), CAT), peak(cat)
-    assert np.linalg.norm(dog - cat) > 0.1 * np.linalg.norm(dog)
 
 
 def test_float16_outputs_agree_with_the_originals(shared: Path, tmp_path: Path) -> None:
