@@ -25,22 +25,27 @@ if TYPE_CHECKING:
         UsageError,
     )
     from analyzer.explanation import Explanation
+    from analyzer.loading import load
     from analyzer.methods import METHODS, Method
-    from analyzer.model import Analyzer, load
+    from analyzer.model import Analyzer
     from analyzer.preprocess import Preprocess
+    from analyzer.targets import Box, Mask, Similarity
 
 __all__ = [
     "METHODS",
     "Analyzer",
     "AnalyzerError",
+    "Box",
     "Explanation",
     "ExplanationWarning",
     "ImageError",
     "InputError",
+    "Mask",
     "Method",
     "MissingProviderError",
     "ModelRejectedError",
     "Preprocess",
+    "Similarity",
     "UsageError",
     "load",
 ]
@@ -48,10 +53,13 @@ __all__ = [
 _HOME = {
     "METHODS": "methods",
     "Analyzer": "model",
+    "Box": "targets",
     "Explanation": "explanation",
+    "Mask": "targets",
     "Method": "methods",
     "Preprocess": "preprocess",
-    "load": "model",
+    "Similarity": "targets",
+    "load": "loading",
 }
 
 

@@ -124,12 +124,22 @@ def _files(explanation: Explanation, data: bytes) -> Iterator[tuple[str, bytes]]
     archive = f"{stems[0]}.{method}.npz" if len(stems) == 1 else f"{method}.npz"
     yield archive, data
     for image, stem in enumerate(stems):
-        for target in range(explanation.targets):
-            mark = f".{explanation.target[image, target]}" if "T" in explanation.axes else ""
+        for target, mark in enumerate(_marks(explanation, image)):
             for kind, drawing in explanation.drawings(image, target).items():
                 stream = io.BytesIO()
                 drawing.save(stream, "PNG")
                 yield f"{stem}.{method}{mark}.{kind}.png", stream.getvalue()
+
+
+def _marks(explanation: Explanation, image: int) -> list[str]:
+    """What tells an image's maps apart: the class, numbered where it is explained repeatedly."""
+    if "T" not in explanation.axes:
+        return [""]
+    used = explanation.target[image].tolist()
+    return [
+        f".{target}" if target not in used[:t] else f".{target}-{used[:t].count(target) + 1}"
+        for t, target in enumerate(used)
+    ]
 
 
 def _stems(names: tuple[str, ...]) -> list[str]:

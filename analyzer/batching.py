@@ -91,6 +91,10 @@ def run_all(
         inputs: Arrays with N rows each.
         batching: What the model allows.
         size: The largest batch wanted; None takes 8.
+
+    Returns:
+        All outputs of one image; of several the outputs that have one row for each: others (the
+        boxes that a detector kept) belong to no image in particular.
     """
     count = len(next(iter(inputs.values())))
     step = (size or BATCH_SIZE) if batching.free else 1
@@ -103,7 +107,14 @@ def run_all(
             parts.append({name: array[:1] for name, array in session.run(rows).items()})
         else:
             parts.append(session.run(rows))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if count == 1:
+        return parts[0]
+    counts = [(min(step, count - start),) for start in range(0, count, step)]
+    return {
+        name: np.concatenate([part[name] for part in parts])
+        for name in parts[0]
+        if all(part[name].shape[:1] == rows for part, rows in zip(parts, counts, strict=True))
+    }
 
 
 def _difference(joint: npt.NDArray[Any], single: npt.NDArray[Any]) -> float:

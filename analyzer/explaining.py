@@ -1,9 +1,10 @@
 """A plan brought to life: the explanation model in a session, and its outputs as explanations."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +14,19 @@ import graph_rewrites as gr
 from analyzer import provenance
 from analyzer.batching import Batching, run_all
 from analyzer.errors import ExplanationWarning
+from analyzer.explained import Explained
 from analyzer.explanation import Explanation
-from analyzer.image_input import ImageInput
+from analyzer.image_input import ImageInput, model_inputs
 from analyzer.intake import Intake
 from analyzer.methods import METHODS
 from analyzer.plan import MapOutput, Plan
+from analyzer.questions import Question
 from analyzer.session import Session
-from analyzer.targets import Classes, Targets
 
 Outputs = Mapping[str, npt.NDArray[Any]]
+
+_KEPT: Final = 8
+_PER_TARGET: Final = ("map/", "target/used", "score/used", "box/used")
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,7 @@ class Context:
 
     Attributes:
         image: The model's input.
-        classes: How many classes, and their names.
         outputs: Names of the model's own outputs.
-        default_layer: Path of the layer taken where none is named.
         channels: The order of the input's channels: "RGB", "BGR", "L", or "".
         record: The provenance's parts that do not depend on the call.
         quantised: The file quantises somewhere.
@@ -40,9 +43,7 @@ class Context:
     """
 
     image: ImageInput
-    classes: Classes
     outputs: tuple[str, ...]
-    default_layer: str | None
     channels: str
     record: Mapping[str, Any]
     quantised: bool
@@ -52,9 +53,12 @@ class Context:
 class Explainer:
     """One explanation model, loaded; built once for each plan."""
 
-    def __init__(self, plan: Plan, model: onnx.ModelProto, session: Session) -> None:
+    def __init__(
+        self, plan: Plan, explained: Explained, model: onnx.ModelProto, session: Session
+    ) -> None:
         """Keep the session, and the model to read its coverage from."""
         self.plan = plan
+        self.explained = explained
         self.session = session
         self._model = model
         self._coverages: dict[str, gr.Coverage] = {}
@@ -62,19 +66,57 @@ class Explainer:
     def explain(
         self,
         intake: Intake,
-        targets: Targets,
+        question: Question,
         batching: Batching,
         size: int | None,
         context: Context,
     ) -> dict[str, Explanation]:
         """Run the images and read the maps, by "<method>" or "<method>/<layer>"."""
-        inputs = {context.image.name: intake.values, "target": targets}
-        outputs = run_all(self.session, inputs, batching, size)
+        inputs = {context.image.name: intake.values, **question.feeds}
+        outputs = self._run(inputs, question, batching, size)
         explained = {}
         for item in self.plan.maps():
-            explained[item.key] = self._read(item, outputs, intake, context, batching)
+            explained[item.key] = self._read(item, outputs, intake, question, context, batching)
             _warn(explained[item.key])
         return explained
+
+    def embed(
+        self, intake: Intake, batching: Batching, size: int | None, context: Context
+    ) -> npt.NDArray[np.float32]:
+        """The embeddings (N, D) of images, under the objective "similarity"."""
+        declared = next(i for i in model_inputs(self._model) if i.name == "reference")
+        sizes = [dim for dim in (declared.shape or ())[1:] if isinstance(dim, int)]
+        anything = np.ones((len(intake.values), *sizes), np.float32)
+        inputs = {context.image.name: intake.values, "reference": anything}
+        found: npt.NDArray[np.float32] = run_all(self.session, inputs, batching, size)[
+            "similarity/embedding"
+        ]
+        return found
+
+    def _run(
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        question: Question,
+        batching: Batching,
+        size: int | None,
+    ) -> Outputs:
+        """All targets from one forward pass; one run for each where the batch is fixed."""
+        if question.targets == self.plan.targets:
+            return run_all(self.session, inputs, batching, size)
+        runs = [
+            run_all(
+                self.session,
+                {n: a[:, t] if n in question.feeds else a for n, a in inputs.items()},
+                batching,
+                size,
+            )
+            for t in range(question.targets)
+        ]
+        own = set(inputs) | {o for o in runs[0] if not o.startswith(_PER_TARGET)}
+        return {
+            name: array if name in own else np.stack([run[name] for run in runs], axis=1)
+            for name, array in runs[0].items()
+        }
 
     def coverage(self, relu: str) -> gr.Coverage:
         """What the backward pass of one ReLU rule did at each activation."""
@@ -87,28 +129,28 @@ class Explainer:
         item: MapOutput,
         outputs: Outputs,
         intake: Intake,
+        question: Question,
         context: Context,
         batching: Batching,
     ) -> Explanation:
         method = item.method
         values = outputs[item.values]
-        several = self.plan.targets > 1
+        several = question.targets > 1
         if method.signed and context.image.layout == "NHWC":
             values = np.ascontiguousarray(np.moveaxis(values, -1, -3))
-        used = outputs["target/used"]
-        rows = used.reshape(len(used), -1)
+        used, boxes = outputs["target/used"], outputs.get("box/used")
         return Explanation(
             values=values,
             axes="N" + "T" * several + "C" * method.signed + "HW",
             grid=outputs.get(item.grid),
             target=used,
             scores=outputs["score/used"],
-            layer=(item.layer or context.default_layer) if method.needs_layer else None,
+            layer=self._layer(item),
             method=method.name,
             coverage=self.coverage(method.relu),
-            provenance=self._provenance(item, intake, context, batching),
-            outputs={name: outputs[name] for name in context.outputs},
-            labels=tuple(tuple(context.classes.label(int(i)) for i in row) for row in rows),
+            provenance=self._provenance(item, outputs, intake, question, context, batching),
+            outputs={name: outputs[name] for name in context.outputs if name in outputs},
+            labels=question.labels(self.explained.classes, used, boxes),
             pictures=intake.pictures,
             geometry=intake.geometry,
             signed=method.signed,
@@ -116,8 +158,17 @@ class Explainer:
             listed=intake.listed,
         )
 
+    def _layer(self, item: MapOutput) -> str | None:
+        return (item.layer or self.explained.default_layer) if item.method.needs_layer else None
+
     def _provenance(
-        self, item: MapOutput, intake: Intake, context: Context, batching: Batching
+        self,
+        item: MapOutput,
+        outputs: Outputs,
+        intake: Intake,
+        question: Question,
+        context: Context,
+        batching: Batching,
     ) -> dict[str, Any]:
         record = dict(context.record)
         if not intake.prepared_here:
@@ -126,17 +177,45 @@ class Explainer:
             provenance.image_facts(picture, geometry)
             for picture, geometry in zip(intake.pictures, intake.geometry, strict=True)
         ]
+        for image, targets in zip(images, question.described(outputs), strict=True):
+            image["targets"] = targets
         return {
             **record,
+            "model": {**record["model"], "scores": provenance.score_facts(self.explained)},
             "versions": dict(provenance.versions()),
             "runtime": dict(self.session.settings),
             "batch": batching.reason,
-            "layer": (item.layer or context.default_layer) if item.method.needs_layer else None,
+            "layer": self._layer(item),
             "conventions": provenance.conventions(
-                item.method, self.plan.other_activations, context.quantised, context.widened
+                item.method,
+                self.plan.other_activations,
+                self.explained.objective,
+                context.quantised,
+                context.widened,
             ),
             "images": images,
         }
+
+
+class Explainers:
+    """The explanation models in use; the least recently used one makes room for another."""
+
+    def __init__(self) -> None:
+        """Keep none yet."""
+        self._kept: OrderedDict[Plan, Explainer] = OrderedDict()
+
+    def get(self, plan: Plan, build: Callable[[], Explainer]) -> Explainer:
+        """The explainer of a plan, built where it is not kept."""
+        if plan not in self._kept:
+            self._kept[plan] = build()
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(plan)
+        return self._kept[plan]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
 
 
 def _warn(explanation: Explanation) -> None:

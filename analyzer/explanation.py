@@ -32,14 +32,16 @@ class Explanation:
             also where the model's input has them last, and in the order of the model's input.
         axes: Names of the axes of `values`, a subset of "NTCHW" in that order.
         grid: A CAM's map on the layer's own grid (N, h, w) or (N, T, h, w), else None.
-        target: The class explained, (N,) or (N, T).
-        scores: Its score before softmax and quantisation, (N,) or (N, T).
+        target: The class explained, (N,) or (N, T); 0 for a similarity.
+        scores: Its score before softmax and quantisation, over the mask or in the box if that is
+            asked, or the similarity; (N,) or (N, T).
         layer: The layer, for methods that need one.
         method: The method's name.
         coverage: Each activation of the network and the rule it got.
         provenance: Hashes, versions, provider, preprocessing, conventions; plain JSON values.
-        outputs: The model's own outputs, by name.
-        labels: Class names of `target`, nested like it.
+        outputs: The model's own outputs, by name; of several pictures those with a row for each.
+        labels: What is explained in words: class names of `target`, with mask or box; nested like
+            `target`.
         pictures: The upright originals.
         geometry: Where the model's input lies in each original.
         signed: The map has a sign and channels.
@@ -90,7 +92,7 @@ class Explanation:
             target=self.target[one],
             scores=self.scores[one],
             provenance={**self.provenance, "images": images[one]},
-            outputs={name: array[one] for name, array in self.outputs.items()},
+            outputs={n: a[one] if len(self) > 1 else a for n, a in self.outputs.items()},
             labels=self.labels[one],
             pictures=self.pictures[one],
             geometry=self.geometry[one],

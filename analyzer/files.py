@@ -4,7 +4,11 @@ import os
 import secrets
 from pathlib import Path
 
+import onnx
+
 from analyzer.errors import UsageError
+
+_LARGEST = 2**31 - 2**28  # bytes of weights that fit into one protobuf message with all else
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -24,6 +28,32 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_model(path: Path, model: onnx.ModelProto) -> int:
+    """Write a model; one of more than 2 GiB with its weights in "<name>.data" beside it.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= _LARGEST:
+        data = bytes(model.SerializeToString())
+        write_atomically(path, data)
+        return len(data)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    weights = path.with_name(f"{path.name}.data")
+    try:
+        weights.unlink(missing_ok=True)  # onnx would append
+        onnx.save_model(copy, path, save_as_external_data=True, location=weights.name)
+        return path.stat().st_size + weights.stat().st_size
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another output"
+        ) from error
 
 
 def make_folder(path: Path) -> None:

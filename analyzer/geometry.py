@@ -27,6 +27,11 @@ class Geometry:
         """The picture is the input itself: an array that was preprocessed elsewhere."""
         return cls(size, size, (1.0, 1.0), (0.0, 0.0))
 
+    def inverse(self) -> "Geometry":
+        """The way back: the input as the picture, and the picture as the input."""
+        (sy, sx), (oy, ox) = self.scale, self.offset
+        return Geometry(self.input, self.picture, (1 / sy, 1 / sx), (-oy / sy, -ox / sx))
+
     def window(self) -> tuple[float, float, float, float]:
         """What the input shows of the picture: (top, left, bottom, right) in picture pixels."""
         (top, bottom), (left, right) = (

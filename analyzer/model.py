@@ -1,72 +1,43 @@
-"""load() and Analyzer: one model, ready to be asked why it says what it says."""
+"""Analyzer: one model, ready to be asked why it says what it says."""
 
 import warnings
-from collections import OrderedDict
 from dataclasses import replace
 from functools import cached_property
-from typing import Final, Literal, overload
+from typing import Any, Literal, overload
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
 import graph_rewrites as gr
 from analyzer import provenance
 from analyzer.artefact import is_quantised
 from analyzer.batching import Batching, distinct_pair, prove, run_all
-from analyzer.declaration import Declaration, LabelSource, PreprocessSource, declare
-from analyzer.errors import ExplanationWarning, UsageError
-from analyzer.explaining import Context, Explainer
+from analyzer.declaration import Declaration
+from analyzer.errors import ExplanationWarning, ModelRejectedError
+from analyzer.explained import Explained, find_explained
+from analyzer.explaining import Context, Explainer, Explainers
 from analyzer.explanation import Explanation
 from analyzer.image_input import find_image_input, model_inputs, model_outputs
 from analyzer.intake import Images, Intake, take_in
+from analyzer.pictures import PictureSource
 from analyzer.plan import Plan
 from analyzer.prediction import Prediction, read_prediction
 from analyzer.preprocess import PRESETS, Preprocess
+from analyzer.questions import ask, objective_of
 from analyzer.rewriting import rewriting
-from analyzer.session import Device, Session, Settled, settle
-from analyzer.sources import ModelSource, OpenedModel, open_model
-from analyzer.targets import Classes, Target, resolve_targets
+from analyzer.session import Session, Settled
+from analyzer.sources import OpenedModel
+from analyzer.sources.external_data import bring_in
+from analyzer.targets import Target, nest
 from graph_rewrites.canonical import canonical_facts
-
-_EXPLAINERS_KEPT: Final = 8
 
 Methods = str | tuple[str, ...]
 Layers = str | tuple[str, ...] | None
 
 
-def load(
-    source: ModelSource,
-    *,
-    preprocess: PreprocessSource = None,
-    labels: LabelSource = None,
-    device: Device = "cpu",
-    batch_size: int | None = None,
-) -> "Analyzer":
-    """Open a model for explaining.
-
-    Args:
-        source: The path of an ONNX file, or a ModelProto.
-        preprocess: A `Preprocess`, its keys, a preset ("imagenet", "caffe", "tf", "raw"), an entry
-            of the catalogue, or a TOML file. By default the sidecar `<model>.toml`, else the
-            catalogue's entry for this very file, else an assumption that warns when it is used.
-        labels: Class names, a text file with one name a line, or a label set of the catalogue.
-        device: "cpu", "cuda" (an error where CUDA does not load), or "auto".
-        batch_size: The largest number of images in one run; 8 by default.
-
-    Raises:
-        UsageError: No such file; an unknown preset, device or key; labels that do not fit.
-        ModelRejectedError: No ONNX, damaged, without an image input, or not supported.
-        MissingProviderError: The device does not load.
-    """
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size = {batch_size}; at least one image must run")
-    settled = settle(device)
-    opened = open_model(source)
-    declared = declare(preprocess, labels, opened.path, opened.sha256)
-    return Analyzer(opened, declared, settled, batch_size)
-
-
 class Analyzer:
-    """One model with everything known about it. Made by `load`.
+    """One model with everything known about it. Made by `analyzer.load`.
 
     Attributes:
         name: The file's name, or the graph's.
@@ -102,25 +73,45 @@ class Analyzer:
         self.device_reason = settled.reason
         self.quantised = is_quantised(opened.model)
         self._batch_size = batch_size
-        self._explainers: OrderedDict[Plan, Explainer] = OrderedDict()
+        self._explainers = Explainers()
+        self._explained: dict[tuple[str | None, str | None], Explained] = {}
         with rewriting(self.name):
             self.model: onnx.ModelProto = gr.canonicalize(opened.model, batch="free")
         self._canonical = canonical_facts(self.model)
         self.widened = bool(self._canonical["widened"])
         if declared.labels is not None:
-            self._classes.check(self.name)
+            self.explained()
 
-    @cached_property
+    def explained(self, output: str | None = None, objective: str | None = None) -> Explained:
+        """What is explained where `output` is asked for: tensor, classes, layers.
+
+        Args:
+            output: An output, an inner tensor or a layer path; None for the class scores, or the
+                one output that holds scores at many places.
+            objective: "class", "mask", "box" or "similarity"; None lets the tensor decide.
+
+        Raises:
+            UsageError: No tensor of this name.
+            ModelRejectedError: No tensor suits.
+        """
+        asked = (output, objective)
+        if asked not in self._explained:
+            found = find_explained(self.model, self.name, *asked, self._declared.labels)
+            self._explained[asked] = found
+        return self._explained[asked]
+
+    @property
     def scores(self) -> gr.Scores:
         """The class scores: where they are, and what was peeled off to find them."""
-        with rewriting(self.name):
-            return gr.scores(self.model)
+        return self.explained().scores
 
-    @cached_property
+    @property
     def layers(self) -> tuple[gr.FeatureMap, ...]:
-        """Every tensor that a CAM can use, the default first."""
-        with rewriting(self.name):
-            return tuple(gr.feature_maps(self.model))
+        """Every tensor that a CAM can use, in the order in which they are computed."""
+        try:
+            return self.explained().layers
+        except ModelRejectedError:
+            return gr.feature_maps(self.model)
 
     @property
     def default_layer(self) -> str | None:
@@ -130,7 +121,7 @@ class Analyzer:
     @property
     def classes(self) -> int | None:
         """The number of classes that can be explained; None where the file leaves it open."""
-        return self._count
+        return self.explained().classes.count
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -139,7 +130,7 @@ class Analyzer:
 
     def label(self, index: int) -> str:
         """The name of a class, or its index as text."""
-        return self._classes.label(index)
+        return self.explained().classes.label(index)
 
     @property
     def batch(self) -> int | Literal["free"]:
@@ -159,6 +150,7 @@ class Analyzer:
         target: Target = ...,
         layer: str | None = ...,
         other_activations: str = ...,
+        output: str | None = ...,
     ) -> Explanation: ...
 
     @overload
@@ -169,6 +161,7 @@ class Analyzer:
         target: Target = ...,
         layer: Layers = ...,
         other_activations: str = ...,
+        output: str | None = ...,
     ) -> Explanation | dict[str, Explanation]: ...
 
     def explain(
@@ -178,6 +171,7 @@ class Analyzer:
         target: Target = None,
         layer: Layers = None,
         other_activations: str = "gradient",
+        output: str | None = None,
     ) -> Explanation | dict[str, Explanation]:
         """Explain what the model says about images.
 
@@ -185,29 +179,36 @@ class Analyzer:
             images: A path, a PIL image, a uint8 array (H, W, 3), a list of these, or a preprocessed
                 batch in the model's layout.
             method: A name in `METHODS`, or several.
-            target: Class indices or names; None is the arg-max. One image and a flat list: its
-                targets. N images and a flat list: one each. Nested N × T: T for each.
+            target: Class indices or names, None being the arg-max; or `Mask`, `Box` or
+                `Similarity`. One image and a flat list: its targets. N images and a flat list: one
+                each. Nested N × T: T for each. A plain class of a segmentation is explained over
+                the whole picture, that of a detector in its best box.
             layer: The layer of CAM methods, as `layers` lists it, or several.
             other_activations: "gradient", "positive" or "strict", for what is no ReLU.
+            output: What is explained: an output, a tensor inside the network, or a layer path; by
+                default the class scores.
 
         Returns:
             One explanation; a dictionary by "<method>" or "<method>/<layer>" where `method` is a
             tuple or several layers were named.
 
         Raises:
-            UsageError: An unknown method, layer or class, or targets of another length.
+            UsageError: An unknown method, layer, output, class or box, a mask that does not fit,
+                or targets of another length.
             ImageError: A picture that cannot be used.
             ModelRejectedError: The model cannot be differentiated.
         """
         intake = self._take_in(images)
         count = len(intake.pictures)
-        targets = resolve_targets(target, count, self._classes)
-        plan = Plan.of(
-            method, layer, 1 if targets.ndim == 1 else targets.shape[1], other_activations
+        rows = nest(target, count)
+        explained = self.explained(output, objective_of(rows))
+        targets = 1 if self._fixed else len(rows[0])
+        plan = Plan.of(method, layer, targets, other_activations, output, explained.objective)
+        explainer = self._explainer(plan, explained)
+        question = ask(rows, explained, intake, lambda images: self._embed(explainer, images))
+        found = explainer.explain(
+            intake, question, self._batching_of(count), self._batch_size, self._context
         )
-        batching = self._batching_of(count)
-        explainer = self._explainer(plan)
-        found = explainer.explain(intake, targets, batching, self._batch_size, self._context)
         return found if plan.several else next(iter(found.values()))
 
     def predict(self, images: Images) -> Prediction:
@@ -218,13 +219,20 @@ class Analyzer:
 
         Raises:
             ImageError: A picture that cannot be used.
+            ModelRejectedError: The model says something else than one value for each class.
         """
+        scores, classes = self.scores, self.explained().classes
+        if scores.position_axes:
+            raise ModelRejectedError(
+                f"{self.name}: output {scores.output!r} holds scores at many places, which predict "
+                "cannot rank; explain a picture and read its `outputs`"
+            )
         intake = self._take_in(images)
         batching = self._batching_of(len(intake.pictures))
         outputs = run_all(
             self._forward, {self.image.name: intake.values}, batching, self._batch_size
         )
-        return read_prediction(self.model, self.scores, outputs[self.scores.output], self._classes)
+        return read_prediction(self.model, scores, outputs[scores.output], classes)
 
     def compile(
         self,
@@ -232,62 +240,62 @@ class Analyzer:
         layer: Layers = None,
         targets: int = 1,
         other_activations: str = "gradient",
+        output: str | None = None,
+        objective: str | None = None,
     ) -> onnx.ModelProto:
         """The explanation model: forward, backward and maps in one ONNX file.
+
+        Above 2 GiB it is to be saved with its weights as external data.
 
         Args:
             method: A name in `METHODS`, or several.
             layer: The layer of CAM methods, or several.
             targets: Targets for each image.
             other_activations: "gradient", "positive" or "strict".
+            output: What is explained; see `explain`.
+            objective: "class", "mask", "box" or "similarity"; None lets the tensor decide.
 
         Raises:
-            UsageError: An unknown method or layer.
+            UsageError: An unknown method, layer or output.
             ModelRejectedError: The model cannot be differentiated.
         """
-        plan = Plan.of(method, layer, targets, other_activations)
+        objective = self.explained(output, objective).objective
+        plan = Plan.of(method, layer, targets, other_activations, output, objective)
         _ = self._batching  # a batch that was freed wrongly must not leave the house
-        return plan.build(self.model, self.name)
+        return bring_in(plan.build(self.model, self.name))
 
-    def coverage(self, method: str = "guided_backprop") -> gr.Coverage:
+    def coverage(self, method: str = "guided_backprop", output: str | None = None) -> gr.Coverage:
         """Each activation and the rule that a method gives it, without running anything.
 
         Raises:
-            UsageError: An unknown method.
+            UsageError: An unknown method or output.
             ModelRejectedError: The model cannot be differentiated.
         """
-        plan = Plan.of(method, None, 1, "gradient")
+        plan = Plan.of(method, None, 1, "gradient", output, self.explained(output).objective)
         (found,) = plan.maps()
         with rewriting(self.name):
             return gr.coverage(plan.build(self.model, self.name), prefix=found.method.relu)
 
     @cached_property
-    def _count(self) -> int | None:
-        count = self.scores.classes
-        # One logit behind a sigmoid has two answers, for and against.
-        return 2 if count == 1 and "Sigmoid" in self.scores.peeled else count
-
-    @cached_property
-    def _classes(self) -> Classes:
-        return Classes(self._count, self._declared.labels)
-
-    @cached_property
     def _forward(self) -> Session:
         return Session(self.model, self.device)
 
+    @property
+    def _fixed(self) -> int | None:
+        """The batch that the canonical model insists on."""
+        leading = (model_inputs(self.model)[0].shape or ("?",))[0]
+        return leading if isinstance(leading, int) else None
+
     @cached_property
     def _batching(self) -> Batching:
-        leading = (model_inputs(self.model)[0].shape or ("?",))[0]
-        if isinstance(leading, int):
-            reason = f"the file fixes the batch at {leading}: {self._canonical['batch']}"
-            return Batching(leading, True, reason)
-        pair = distinct_pair(self.image, self.preprocess)
-        found = prove(self._forward, self.image.name, pair)
+        if self._fixed is not None:
+            reason = f"the file fixes the batch at {self._fixed}: {self._canonical['batch']}"
+            return Batching(self._fixed, True, reason)
+        found = prove(self._forward, self.image.name, distinct_pair(self.image, self.preprocess))
         if not found.free:
             with rewriting(self.name):
                 self.model = gr.canonicalize(self._opened.model, batch="keep")
-            leading = (model_inputs(self.model)[0].shape or ("?",))[0]
-            found = replace(found, fixed=leading if isinstance(leading, int) else None)
+            found = replace(found, fixed=self._fixed)
             self._explainers.clear()
             del self._forward
         return found
@@ -304,35 +312,35 @@ class Analyzer:
         intake = take_in(images, self.preprocess, self.image)
         if self._declared.assumed and intake.prepared_here:
             self._declared = replace(self._declared, assumed=False)
-            warnings.warn(
-                f"{self.name}: nobody declared its preprocessing; assumed "
-                f"{_spoken(self.preprocess)}; a wrong one spoils every answer, so declare it",
-                ExplanationWarning,
-                stacklevel=3,
-            )
+            assumption = provenance.assumption(self.preprocess)
+            warnings.warn(f"{self.name}: {assumption}", ExplanationWarning, stacklevel=3)
         return intake
 
-    def _explainer(self, plan: Plan) -> Explainer:
-        """The loaded explanation model of a plan; the least recently used one makes room."""
-        if plan not in self._explainers:
+    def _embed(
+        self, explainer: Explainer, images: list[PictureSource]
+    ) -> tuple[npt.NDArray[np.float32], list[dict[str, Any]]]:
+        """The embeddings of reference pictures, and what to record of them."""
+        intake = take_in(images, self.preprocess, self.image)
+        batching = self._batching_of(len(images))
+        vectors = explainer.embed(intake, batching, self._batch_size, self._context)
+        return vectors, [{"reference": p.name, "sha256": p.sha256} for p in intake.pictures]
+
+    def _explainer(self, plan: Plan, explained: Explained) -> Explainer:
+        def build() -> Explainer:
             built = plan.build(self.model, self.name)
-            self._explainers[plan] = Explainer(plan, built, Session(built, self.device))
-            while len(self._explainers) > _EXPLAINERS_KEPT:
-                self._explainers.popitem(last=False)
-        self._explainers.move_to_end(plan)
-        return self._explainers[plan]
+            return Explainer(plan, explained, built, Session(built, self.device))
+
+        return self._explainers.get(plan, build)
 
     @cached_property
     def _context(self) -> Context:
         known = self.image.channels == len(self.preprocess.channels)
         return Context(
             image=self.image,
-            classes=self._classes,
             outputs=tuple(output.name for output in self.outputs),
-            default_layer=self.default_layer,
             channels=self.preprocess.channels if known else "",
             record={
-                "model": provenance.model_facts(self._opened, self.scores),
+                "model": provenance.model_facts(self._opened),
                 "preprocess": {"origin": self.preprocess_origin, **self.preprocess.as_dict()},
                 "canonical": self._canonical,
                 "device": self.device_reason,
@@ -340,9 +348,3 @@ class Analyzer:
             quantised=self.quantised,
             widened=self.widened,
         )
-
-
-def _spoken(preprocess: Preprocess) -> str:
-    if preprocess.mean or preprocess.scale != 1:
-        return "preset 'imagenet'"
-    return f"{preprocess.channels} 0-255 without mean"

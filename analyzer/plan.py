@@ -47,6 +47,8 @@ class Plan:
     targets: int
     other_activations: str
     several: bool
+    output: str | None = None
+    objective: str = "class"
 
     @classmethod
     def of(
@@ -55,6 +57,8 @@ class Plan:
         layer: str | tuple[str, ...] | None,
         targets: int,
         other_activations: str,
+        output: str | None = None,
+        objective: str = "class",
     ) -> "Plan":
         """Check a request.
 
@@ -79,7 +83,7 @@ class Plan:
         if targets < 1:
             raise UsageError(f"targets = {targets}; at least one target is needed")
         several = not isinstance(method, str) or len(layers) > 1
-        return cls(methods, layers, targets, other_activations, several)
+        return cls(methods, layers, targets, other_activations, several, output, objective)
 
     def build(self, model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         """The explanation model.
@@ -96,6 +100,8 @@ class Plan:
                 layer=layers,
                 targets=self.targets,
                 other_activations=self.other_activations,
+                of=self.output,
+                objective=self.objective,
             )
 
     def maps(self) -> Iterator[MapOutput]:

@@ -11,12 +11,25 @@ from analyzer.colour import COLOUR_MAP
 from analyzer.geometry import Geometry
 from analyzer.methods import Method
 from analyzer.pictures import Picture
+from analyzer.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from analyzer.explained import Explained
     from analyzer.sources import OpenedModel
-    from graph_rewrites.scores import Scores
 
 _PACKAGES: Final = ("onnx-analyzer", "onnx", "onnx-graphsurgeon", "numpy", "pillow")
+
+EXPLAINED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "class": "the score before softmax, log-softmax, sigmoid and quantisation",
+        "mask": "a class's scores, before softmax and sigmoid, summed over the mask "
+        "(Vinogradova et al. 2020)",
+        "box": "a class's score in one box, before softmax and sigmoid and before boxes are "
+        "sorted out",
+        "similarity": "the cosine of the embedding to the reference's",
+    }
+)
+"""The number whose gradient is taken, by objective."""
 
 
 @cache
@@ -31,8 +44,8 @@ def versions() -> Mapping[str, str]:
     return MappingProxyType(found)
 
 
-def model_facts(opened: "OpenedModel", scores: "Scores") -> dict[str, Any]:
-    """The model by hash, and the tensor whose value is explained."""
+def model_facts(opened: "OpenedModel") -> dict[str, Any]:
+    """The model by hash."""
     opsets = {o.domain or "ai.onnx": o.version for o in opened.model.opset_import}
     return {
         "name": opened.name,
@@ -40,13 +53,20 @@ def model_facts(opened: "OpenedModel", scores: "Scores") -> dict[str, Any]:
         "external_data": dict(opened.external),
         "producer": f"{opened.model.producer_name} {opened.model.producer_version}".strip(),
         "opset": opsets,
-        "scores": {
-            "tensor": scores.tensor,
-            "class_axis": scores.class_axis,
-            "classes": scores.classes,
-            "peeled": list(scores.peeled),
-            "output": scores.output,
-        },
+    }
+
+
+def score_facts(explained: "Explained") -> dict[str, Any]:
+    """The tensor whose value is explained, and the number that is taken of it."""
+    scores = explained.scores
+    return {
+        "tensor": scores.tensor,
+        "objective": explained.objective,
+        "class_axis": scores.class_axis,
+        "position_axes": list(scores.position_axes),
+        "classes": scores.classes,
+        "peeled": list(scores.peeled),
+        "output": scores.output,
     }
 
 
@@ -66,14 +86,14 @@ def image_facts(picture: Picture, geometry: Geometry) -> dict[str, Any]:
 
 
 def conventions(
-    method: Method, other_activations: str, quantised: bool, widened: bool
+    method: Method, other_activations: str, objective: str, quantised: bool, widened: bool
 ) -> dict[str, Any]:
     """Every choice on which tools differ and that shaped these numbers."""
     chosen: dict[str, Any] = {
         "method": method.title,
         "citation": method.citation,
         "notes": list(method.notes),
-        "explained": "the score before softmax, log-softmax, sigmoid and quantisation",
+        "explained": EXPLAINED[objective],
         "relu_rule": method.relu,
         "relu_at_zero": "derivative 0",
         "other_activations": other_activations,
@@ -90,3 +110,14 @@ def conventions(
     if widened:
         chosen["float16"] = "16-bit weights, arithmetic widened to float32"
     return chosen
+
+
+def assumption(preprocess: Preprocess) -> str:
+    """What is said of a preprocessing that nobody declared."""
+    taken = f"{preprocess.channels} 0-255 without mean"
+    if preprocess.mean or preprocess.scale != 1:
+        taken = "preset 'imagenet'"
+    return (
+        f"nobody declared its preprocessing; assumed {taken}; a wrong one spoils every answer, "
+        "so declare it"
+    )

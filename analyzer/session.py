@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import EncodeError
 
 from analyzer.errors import (
     AnalyzerError,
@@ -24,6 +25,7 @@ from analyzer.errors import (
     ModelRejectedError,
     UsageError,
 )
+from analyzer.sources import external_data
 
 try:
     import onnxruntime as ort
@@ -75,7 +77,8 @@ class Session:
         """Load the model.
 
         Args:
-            model: The model or its bytes; at most 2 GiB.
+            model: The model or its bytes; at most 2 GiB, without the weights that
+                `sources.external_data` left in their files.
             device: "cuda" is an error where CUDA does not load; "auto" prefers CUDA.
             optimization: The runtime's graph optimisation level.
             threads: Threads inside one operator; None leaves the choice to the runtime.
@@ -86,6 +89,8 @@ class Session:
         """
         data = model if isinstance(model, bytes) else _serialise(model)
         options = _options(optimization, threads)
+        self._mapped = {} if isinstance(model, bytes) else _map_external(model)
+        options.add_external_initializers(list(self._mapped), list(self._mapped.values()))
         self._session, self.reason = _open(data, options, device)
         self.provider: str = self._session.get_providers()[0]
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == _CUDA else "cpu"
@@ -234,8 +239,21 @@ def _silence() -> Iterator[None]:
 def _serialise(model: onnx.ModelProto) -> bytes:
     try:
         return bytes(model.SerializeToString())
-    except ValueError as error:
-        raise ModelRejectedError("the model needs more than 2 GiB; it cannot be loaded") from error
+    except (ValueError, EncodeError) as error:
+        raise ModelRejectedError(
+            "the model needs more than 2 GiB in one message; keep its weights in a file beside it "
+            "(external data)"
+        ) from error
+
+
+def _map_external(model: onnx.ModelProto) -> dict[str, Any]:
+    """The weights that stay in their files, by name; they must live as long as the session."""
+    make = ort.OrtValue.ortvalue_from_numpy_with_onnx_type
+    return {
+        tensor.name: make(external_data.mapped(tensor), tensor.data_type)
+        for tensor in model.graph.initializer
+        if external_data.is_external(tensor)
+    }
 
 
 def _tidy(error: Exception) -> str:

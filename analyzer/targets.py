@@ -1,19 +1,62 @@
-"""Which class each map explains: indices and names, for one picture or many."""
+"""What each map explains: classes, by index or name, masks, boxes, similarities."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from analyzer.errors import UsageError, nearest
+from analyzer.pictures import PictureSource
 
 One: TypeAlias = "int | str | None"
-Target: TypeAlias = "One | Sequence[One] | Sequence[Sequence[One]] | npt.NDArray[np.integer]"
-Targets: TypeAlias = npt.NDArray[np.int64]
-
 ARG_MAX = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A class of a segmentation, its scores summed over a part of the picture.
+
+    Attributes:
+        target: Class index or name; None is the one with the greatest sum.
+        mask: The part, in the picture's own height and width: a picture or an array of integers or
+            booleans, where everything above 0 belongs to it, or an array of floats, the weight of
+            each pixel. None is the whole picture.
+    """
+
+    target: One = None
+    mask: "PictureSource | None" = None
+
+
+@dataclass(frozen=True)
+class Box:
+    """A class in one box of a detector, before its boxes are sorted out.
+
+    Attributes:
+        index: The box's number, in the order of the model's tensor; None is the one with the
+            greatest score.
+        target: Class index or name; None is the greatest in this box.
+    """
+
+    index: int | None = None
+    target: One = None
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """How near the picture's embedding is to another picture's: the cosine of the two.
+
+    Attributes:
+        image: The other picture.
+    """
+
+    image: PictureSource
+
+
+Item: TypeAlias = "One | Mask | Box | Similarity"
+Target: TypeAlias = "Item | Sequence[Item] | Sequence[Sequence[Item]] | npt.NDArray[np.integer]"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,17 +128,14 @@ class Classes:
         yield [i for i, label in enumerate(labels) if folded in map(str.casefold, _parts(label))]
 
 
-def resolve_targets(target: Target, images: int, classes: Classes) -> Targets:
-    """Targets as the explanation model takes them.
+def nest(target: Target, images: int) -> list[list[Item]]:
+    """The T targets of each of N images.
 
     One image and a flat list: the list is that image's T targets. N images and a flat list: one
-    target each. A nested list, N × T: T targets for each image.
-
-    Returns:
-        int64 (N,) for one target each, else (N, T); -1 is the arg-max.
+    target each. A nested list, N × T: T targets for each image. A single target is everybody's.
 
     Raises:
-        UsageError: Another length, an unknown name, an index out of range.
+        UsageError: Another length.
     """
     if isinstance(target, np.ndarray):
         if target.dtype.kind not in "iu" or target.ndim > 2:
@@ -103,24 +143,17 @@ def resolve_targets(target: Target, images: int, classes: Classes) -> Targets:
                 f"targets must be integers with at most two axes, not {target.dtype} {target.shape}"
             )
         target = target.tolist()
-    if target is None or isinstance(target, str) or not isinstance(target, Sequence):
-        return np.full(images, classes.index(cast("One", target)), np.int64)
-    rows = _rows(target, images)
-    resolved = np.array([[classes.index(one) for one in row] for row in rows], np.int64)
-    return resolved[:, 0] if resolved.shape[1] == 1 else resolved
-
-
-def _rows(target: Sequence[object], images: int) -> list[list[One]]:
-    """The nested form, one row for each image."""
+    if isinstance(target, str) or not isinstance(target, Sequence):
+        return [[cast("Item", target)] for _ in range(images)]
     lists = [
         isinstance(item, Sequence | np.ndarray) and not isinstance(item, str) for item in target
     ]
     if any(lists) and not all(lists):
-        raise UsageError("targets mix lists and single classes; nest all of them or none")
+        raise UsageError("targets mix lists and single targets; nest all of them or none")
     if any(lists):
-        nested = [list(cast("Sequence[One]", row)) for row in target]
+        nested = [list(cast("Sequence[Item]", row)) for row in target]
     else:
-        flat = cast("Sequence[One]", target)
+        flat = cast("Sequence[Item]", target)
         nested = [list(flat)] if images == 1 else [[one] for one in flat]
     if len(nested) != images:
         raise UsageError(f"{len(nested)} targets for {images} images; give one for each")
@@ -128,6 +161,21 @@ def _rows(target: Sequence[object], images: int) -> list[list[One]]:
     if len(widths) != 1 or 0 in widths:
         raise UsageError("every image needs the same number of targets, at least one")
     return nested
+
+
+def of_kind(rows: Sequence[Sequence[Item]], kind: type[T]) -> list[list[T]]:
+    """The same rows, all of whose targets are of one kind.
+
+    Raises:
+        UsageError: Another kind is among them.
+    """
+    others = {type(one).__name__ for row in rows for one in row if not isinstance(one, kind)}
+    if others:
+        raise UsageError(
+            f"targets mix {kind.__name__} and {', '.join(sorted(others))}; "
+            "explain one kind at a time"
+        )
+    return [[one for one in row if isinstance(one, kind)] for row in rows]
 
 
 def _parts(label: str) -> list[str]:

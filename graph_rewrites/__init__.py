@@ -31,16 +31,18 @@ from graph_rewrites.errors import (
     UnsupportedControlFlowError,
     UnsupportedOperatorError,
 )
+from graph_rewrites.explained import OBJECTIVES, feature_maps, scores
 from graph_rewrites.heads import METHODS, MapMethod, explanation_model
-from graph_rewrites.layers import FeatureMap, feature_maps
+from graph_rewrites.layers import FeatureMap
 from graph_rewrites.replace import replace_relu_rule
 from graph_rewrites.reverse import differentiate
 from graph_rewrites.rules import DEFAULT_RULES, Rule, RuleTable, vjp
-from graph_rewrites.scores import Scores, scores
+from graph_rewrites.scores import Scores
 
 __all__ = [
     "DEFAULT_RULES",
     "METHODS",
+    "OBJECTIVES",
     "ActivationRule",
     "Coverage",
     "FeatureMap",

@@ -21,15 +21,40 @@ def active_tensors(
     graph: Graph, nodes: Sequence[Node], wrt: Collection[str], of: str, rules: RuleTable
 ) -> frozenset[str]:
     """Tensors between `wrt` and `of`, both included, in the sorted `nodes`."""
-    depends = set(wrt)
-    for node in nodes:
-        if _passes(node, rules) and depends.intersection((*node.inputs, *node.captures)):
-            depends.update(name for name in node.outputs if _carries(graph, node, name))
+    depends = _depending(graph, nodes, wrt, rules)
     needed = {of}
     for node in reversed(nodes):
         if _passes(node, rules) and needed.intersection(node.outputs):
             needed.update(i for i in (*node.inputs, *node.captures) if i in depends)
     return frozenset(depends & needed)
+
+
+def dead_end(
+    graph: Graph, nodes: Sequence[Node], wrt: str, of: str, rules: RuleTable
+) -> Node | None:
+    """The last of the sorted `nodes` that ends every derivative between `wrt` and `of`.
+
+    None where `of` is not computed from `wrt` at all.
+    """
+    depends = _depending(graph, nodes, {wrt}, rules)
+    behind = {of}
+    for node in reversed(nodes):
+        if behind.intersection(node.outputs):
+            if depends.intersection((*node.inputs, *node.captures)):
+                return node
+            behind.update((*node.inputs, *node.captures))
+    return None
+
+
+def _depending(
+    graph: Graph, nodes: Sequence[Node], wrt: Collection[str], rules: RuleTable
+) -> set[str]:
+    """What has a derivative by one of `wrt`, these included."""
+    depends = set(wrt)
+    for node in nodes:
+        if _passes(node, rules) and depends.intersection((*node.inputs, *node.captures)):
+            depends.update(name for name in node.outputs if _carries(graph, node, name))
+    return depends
 
 
 def _passes(node: Node, rules: RuleTable) -> bool:

@@ -15,7 +15,11 @@ _Proto = TypeVar("_Proto")
 
 
 def normalise(model: onnx.ModelProto) -> None:
-    """Spell the default domain "" everywhere and drop initializers from the inputs, in place."""
+    """Spell the default domain "" everywhere and drop initializers from the inputs, in place.
+
+    An STFT says that it is one-sided, where that is by default: shape inference takes it for
+    two-sided else.
+    """
     domains = {entry.domain for entry in model.opset_import}
     for entry in list(model.opset_import):
         if entry.domain == "ai.onnx":
@@ -26,6 +30,8 @@ def normalise(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         if node.domain == "ai.onnx":
             node.domain = ""
+        if node.op_type == "STFT" and not any(a.name == "onesided" for a in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute("onesided", 1))
     initialised = {tensor.name for tensor in model.graph.initializer}
     keep(model.graph.input, lambda value: value.name not in initialised)
 

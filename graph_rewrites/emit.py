@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto
 
 from graph_rewrites.graph import Graph
+from graph_rewrites.node import Node
 from graph_rewrites.tensor_type import Shape, TensorType
 
 Operand = str | float | Sequence[int] | np.ndarray | None
@@ -30,6 +31,7 @@ class Emitter:
         scope: str,
         stamp: Mapping[str, str] | None = None,
         read: Callable[[str], str] | None = None,
+        before: Node | None = None,
     ) -> None:
         """Open an emitter.
 
@@ -38,11 +40,14 @@ class Emitter:
             scope: prefix of every node's and tensor's name.
             stamp: metadata written on every node.
             read: what to read in place of a tensor (the sweep repeats forward tensors with it).
+            before: the node to write in front of; None appends to the end.
         """
         self.graph = graph
         self.scope = scope
         self.stamp = dict(stamp or {})
         self._read = read or (lambda tensor: tensor)
+        self._before = before
+        self._used: dict[str, int] = {}
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if not op_type[:1].isupper():
@@ -82,9 +87,11 @@ class Emitter:
 
     def fresh(self, label: str) -> str:
         """A tensor name under the scope that is not in use."""
-        name, n = f"{self.scope}/{label}", 2
+        name, n = f"{self.scope}/{label}", self._used.get(label, 1)
         while self.graph.exists(name):
-            name, n = f"{self.scope}/{label}_{n}", n + 1
+            n += 1
+            name = f"{self.scope}/{label}_{n}"
+        self._used[label] = n
         return name
 
     def _append(
@@ -102,6 +109,7 @@ class Emitter:
             attributes=[onnx.helper.make_attribute(k, v) for k, v in attributes.items()],
             name=first,
             metadata=self.stamp,
+            before=self._before,
         )
         return names
 

@@ -46,10 +46,11 @@ class UnknownTensorError(GraphRewriteError):
     """The model has no tensor or layer of this name."""
 
     @classmethod
-    def of(cls, kind: str, name: str, known: Iterable[str]) -> UnknownTensorError:
-        """Name what is missing and the nearest names that exist."""
+    def of(cls, kind: str, name: str, known: Iterable[str], remedy: str = "") -> UnknownTensorError:
+        """Name what is missing and the nearest names that exist, or else the remedy."""
         near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        hint = hint or (f"; {remedy}" if remedy else "")
         return cls(f"the model has no {kind} {name!r}{hint}")
 
 
@@ -59,6 +60,18 @@ class NameClashError(GraphRewriteError):
 
 class NoGradientPathError(GraphRewriteError):
     """No differentiable path leads from the explained tensor to what was asked for."""
+
+    @classmethod
+    def of(cls, tensor: str, name: str, end: object | None) -> NoGradientPathError:
+        """Name both tensors, and the node at which every path ends; None where there is no path."""
+        if end is None:
+            return cls(
+                f"{tensor!r} is not computed from {name!r}; choose a tensor that lies before it"
+            )
+        return cls(
+            f"{tensor!r} does not depend on {name!r} over any differentiable path: {end} passes "
+            "no derivative on; choose a tensor or layer behind this node"
+        )
 
 
 class MissingRuleError(GraphRewriteError):

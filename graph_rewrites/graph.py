@@ -113,9 +113,12 @@ class Graph:
         shape = self.shape(tensor)
         if shape is None:
             writer = self.producer(tensor)
+            remedy = "declare the shapes of the model's inputs and run onnx.shape_inference"
+            if writer and writer.domain:
+                remedy = "use the model as it was before it got operators that are not ONNX's own"
             raise UnknownShapeError(
                 f"the rank of tensor {tensor!r}{f', written by {writer},' if writer else ''} is "
-                "unknown; declare the shapes of the model's inputs and run onnx.shape_inference"
+                f"unknown; {remedy}"
             )
         return shape
 

@@ -1,4 +1,8 @@
-"""Names of layers that people know: the module path that the exporter left in the file."""
+"""Names of layers that people know: the module path that the exporter left in the file.
+
+PyTorch's exporters write the path of the module ("layer4.1.relu"), TensorFlow's converters the
+scopes of the names ("resnet50/conv5_block3_out"), whose last one is the Keras layer.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,10 @@ from graph_rewrites.node import Node
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _REPEATED = re.compile(r"(.+)_\d+")
+_COUNT = re.compile(r"_\d+$")
+_CALLS = ("StatefulPartitionedCall/", "PartitionedCall/")
+_INSIDE_A_LAYER = "/batchnorm"
+_WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 
 
 def module_paths(nodes: Iterable[Node]) -> dict[str, str]:
@@ -23,6 +31,7 @@ def module_paths(nodes: Iterable[Node]) -> dict[str, str]:
     """
     paths: dict[str, str] = {}
     counted: list[str] = []
+    scoped: list[str] = []
     for node in nodes:
         scopes = node.metadata.get(_SCOPES)
         name = (node.name or node.output).split(";")[0]  # TFLite joins the names of fused layers
@@ -34,10 +43,32 @@ def module_paths(nodes: Iterable[Node]) -> dict[str, str]:
         elif "/" not in name and node.op_type in ACTIVATIONS:
             path = paths.get(node.input(0), "")
         else:
-            path = name.rpartition("/")[0]
+            path = _scoped_path(name)
+            scoped.append(node.output)
         paths[node.output] = path
     known = set(paths.values())
-    return paths | {tensor: _first_call(paths[tensor], known) for tensor in counted}
+    paths |= {tensor: _first_call(paths[tensor], known) for tensor in counted}
+    return paths | _without_calls({tensor: paths[tensor] for tensor in scoped})
+
+
+def written_paths(nodes: Iterable[Node]) -> dict[str, str]:
+    """The scopes of the names of nodes as they are written, counts included, by first output."""
+    return {node.output: _scoped_path(node.name) for node in nodes}
+
+
+def weight_paths(nodes: Iterable[Node]) -> dict[str, str]:
+    """The paths in the names of the weights of convolutions and dense layers, by first output.
+
+    Where a converter merges a normalisation into a convolution, the node has the name of the
+    former and only the weights still tell that of the latter.
+    """
+    paths: dict[str, str] = {}
+    for node in nodes:
+        weights = node.input(1) if node.op_type in _WITH_WEIGHTS else ""
+        if node.constant(weights) is not None:
+            module = weights.removesuffix(".weight")
+            paths[node.output] = module if module != weights else _scoped_path(weights)
+    return _without_calls({tensor: path for tensor, path in paths.items() if path})
 
 
 def _dynamo_path(scopes: str) -> str:
@@ -60,6 +91,45 @@ def _torchscript_path(name: str) -> str:
         else:
             path.append(scope)
     return ".".join(path)
+
+
+def _scoped_path(name: str) -> str:
+    """The path "resnet50/bn" in "StatefulPartitionedCall/resnet50/bn/batchnorm/mul_1"."""
+    for call in _CALLS:
+        name = name.removeprefix(call)
+    return name.rpartition("/")[0].removesuffix(_INSIDE_A_LAYER)
+
+
+def _without_calls(paths: Mapping[str, str]) -> dict[str, str]:
+    """Keras 3 counts how often a model was called: "resnet50_1/conv5_block3_out_1".
+
+    The counts are taken off where every scope has one, and no two become the same without it.
+    """
+    inside: dict[str, set[str]] = {}
+    for path in paths.values():
+        scopes = path.split("/") if path else []
+        for i, scope in enumerate(scopes):
+            inside.setdefault("/".join(scopes[:i]), set()).add(scope)
+
+    def counted(outer: str) -> bool:
+        bare = {_COUNT.sub("", scope) for scope in inside[outer]}
+        return len(bare) == len(inside[outer]) and not any(map(_is_bare, inside[outer]))
+
+    if not all(counted(outer) for outer in ("", *inside.get("", ())) if outer in inside):
+        return dict(paths)
+    found: dict[str, str] = {}
+    for tensor, path in paths.items():
+        scopes = path.split("/")
+        for i in range(len(scopes)):
+            if path and not counted("/".join(path.split("/")[:i])):
+                break
+            scopes[i] = _COUNT.sub("", scopes[i])
+        found[tensor] = "/".join(scopes)
+    return found
+
+
+def _is_bare(scope: str) -> bool:
+    return _COUNT.search(scope) is None
 
 
 def _first_call(path: str, known: set[str]) -> str:

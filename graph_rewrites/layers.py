@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import onnx
-
-from graph_rewrites.canonical import open_canonical
+from graph_rewrites.axes import TOKENS
+from graph_rewrites.class_maps import before_class_maps
 from graph_rewrites.default_layer import default_layer
 from graph_rewrites.errors import ModelError, UnknownTensorError
 from graph_rewrites.graph import Graph
-from graph_rewrites.layer_names import module_paths, under, within
+from graph_rewrites.layer_names import module_paths, under, weight_paths, within, written_paths
 from graph_rewrites.layouts import Layouts, Picture, find_layouts
 from graph_rewrites.network import (
     Way,
@@ -22,12 +21,16 @@ from graph_rewrites.network import (
     network_outputs,
     way_to,
 )
-from graph_rewrites.quantized import network_dequantized
+from graph_rewrites.quantized import inside_integer_kernel, network_dequantized
 from graph_rewrites.scores import Scores, find_scores
 from graph_rewrites.stamps import is_original
 from graph_rewrites.tensor_type import Shape
 
 Stride = tuple[int | float, ...]
+TokenGrid = tuple[int, int, int]
+
+LISTING = "`onnx-analyzer inspect` and graph_rewrites.feature_maps list the layers"
+"""What to do about a layer that is not known."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class FeatureMap:
         tensor: its name; of a quantised value the float's in front of the QuantizeLinear.
         path: the module path of the layer that computes it, "" where the file does not tell it.
         shape: its shape, batch first.
-        channel_axis: the axis of the channels.
+        channel_axis: the axis of the channels; of tokens (N, L, C) it is 2.
         stride: input pixels per position along each spatial axis, None where a size is not fixed.
         default: whether it is the layer that is used when none is named.
         tokens: None for a map; for a grid of tokens its height, its width and how many leading
@@ -51,7 +54,18 @@ class FeatureMap:
     channel_axis: int
     stride: Stride | None
     default: bool
-    tokens: tuple[int, int, int] | None = None
+    tokens: TokenGrid | None = None
+
+    @property
+    def spread(self) -> tuple[Shape, int]:
+        """Shape and channel axis of the map with its tokens laid out: (N, h, w, C) of (N, L, C)."""
+        if self.tokens is None:
+            return self.shape, self.channel_axis
+        height, width, _ = self.tokens
+        batch, channels = self.shape[0], self.shape[self.channel_axis]
+        if self.channel_axis == 1:
+            return (batch, channels, height, width), 1
+        return (batch, height, width, channels), 3
 
 
 @dataclass(frozen=True)
@@ -70,11 +84,6 @@ class Resolved:
     tensor: str
     gradient_at: str
     feature_map: str
-
-
-def feature_maps(model: onnx.ModelProto) -> tuple[FeatureMap, ...]:
-    """`find_feature_maps` of a model, in its canonical form."""
-    return find_feature_maps(open_canonical(model))
 
 
 def find_feature_maps(graph: Graph, scores: Scores | None = None) -> tuple[FeatureMap, ...]:
@@ -103,13 +112,14 @@ def find_feature_maps(graph: Graph, scores: Scores | None = None) -> tuple[Featu
             paths[node.output],
             shape,
             axis,
-            _stride(layouts.picture, shape, axis),
+            _stride(layouts.picture, shape, axis, tokens),
             tensor == chosen,
+            tokens,
         )
         for node in way.nodes
         for tensor in way.results(node)
         if (found := _as_map(graph, layouts, tensor)) is not None
-        for shape, axis in [found]
+        for shape, axis, tokens in [found]
     )
 
 
@@ -119,7 +129,8 @@ def resolve(graph: Graph, name: str, maps: Sequence[FeatureMap] | None = None) -
     Args:
         graph: the canonical graph.
         name: a tensor of the network, an input included; a module path ("layer4" is the last map
-            at or under that path); or an index ("-1").
+            at or under that path, "conv5_block3_out" one without its beginning); or an index
+            ("-1").
         maps: the feature maps, if they are known already.
 
     Raises:
@@ -139,6 +150,9 @@ def resolve(graph: Graph, name: str, maps: Sequence[FeatureMap] | None = None) -
 def _default(graph: Graph, way: Way, layouts: Layouts, scores: Scores | None) -> str | None:
     if scores is None:
         return None
+    if scores.position_axes:
+        chosen = before_class_maps(graph, way, layouts, scores)
+        return None if chosen is None else display_name(graph, chosen)
     axis = scores.class_axis
     size = (graph.shape(scores.tensor) or ())[axis] if axis is not None else 1
     count = size if isinstance(size, int) else scores.classes
@@ -146,20 +160,30 @@ def _default(graph: Graph, way: Way, layouts: Layouts, scores: Scores | None) ->
     return None if chosen is None else display_name(graph, chosen)
 
 
-def _as_map(graph: Graph, layouts: Layouts, tensor: str) -> tuple[Shape, int] | None:
-    """Shape and channel axis of a tensor that is listed, None for the others."""
+def _as_map(
+    graph: Graph, layouts: Layouts, tensor: str
+) -> tuple[Shape, int, TokenGrid | None] | None:
+    """Shape, channel axis and tokens of a tensor that is listed, None for the others."""
     layout, shape = layouts.by_tensor.get(tensor), graph.shape(tensor)
-    axis = layout.channel_axis if layout is not None else None
-    if axis is None or shape is None or display_name(graph, tensor) != tensor:
+    if layout is None or shape is None or display_name(graph, tensor) != tensor:
+        return None
+    if inside_integer_kernel(graph, tensor):
+        return None
+    axis, tokens = layout.channel_axis, layout.tokens
+    if axis is None or (TOKENS in layout.meanings and tokens is None):
         return None
     positions = [dim for i, dim in enumerate(shape) if i not in (0, axis)]
-    return (shape, axis) if any(dim != 1 for dim in positions) else None
+    return (shape, axis, tokens) if any(dim != 1 for dim in positions) else None
 
 
-def _stride(picture: Picture | None, shape: Shape, channel_axis: int) -> Stride | None:
+def _stride(
+    picture: Picture | None, shape: Shape, channel_axis: int, tokens: TokenGrid | None
+) -> Stride | None:
     if picture is None:
         return None
     sizes = [dim for i, dim in enumerate(shape) if i not in (0, channel_axis)]
+    if tokens is not None:
+        sizes = list(tokens[:2])
     whole = [picture.shape[axis] for axis in picture.spatial_axes]
     if len(sizes) != len(whole):
         return None
@@ -181,10 +205,14 @@ def _by_layer(graph: Graph, name: str, maps: Sequence[FeatureMap] | None) -> str
     paths = {m.tensor: m.path for m in listed if m.path}
     found = under(name, paths) if name else []
     found = found or _by_index(name, listed) or within(name, paths)
+    if not found and name:
+        makers = [node for m in listed if (node := graph.producer(m.tensor)) is not None]
+        for others in (weight_paths(makers), written_paths(makers)):
+            found = found or under(name, others) or within(name, others)
     if not found:
         tensors = [o for node in graph.nodes if is_original(node) for o in node.outputs if o]
         known = dict.fromkeys([*paths.values(), *network_inputs(graph), *tensors])
-        raise UnknownTensorError.of("layer or tensor", name, known)
+        raise UnknownTensorError.of("layer or tensor", name, known, LISTING)
     return found[-1]
 
 

@@ -96,4 +96,6 @@ def display_name(graph: Graph, tensor: str) -> str:
     if node is not None and node.op_type == "DequantizeLinear":
         tensor = node.input(0)
         node = graph.producer(tensor)
-    return node.input(0) if node is not None and node.op_type == "QuantizeLinear" else tensor
+    if node is None or node.op_type != "QuantizeLinear":
+        return tensor
+    return display_name(graph, node.input(0))  # which may be quantised itself

@@ -26,6 +26,9 @@ COTANGENT = "ct/"
 """Begins the names of the inputs that carry cotangents of the outputs."""
 GRADIENT = "grad/"
 """Begins the names of the outputs that carry cotangents of the inputs."""
+DIFFERENTIABLE_TOO = frozenset({("AffineGrid", 0), ("DFT", 0), ("GridSample", 1), ("STFT", 0)})
+"""Inputs that ONNX marks non-differentiable, though they are linear or smooth and PyTorch, whose
+operators these are, differentiates them: a network that computes them would be refused."""
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
@@ -130,7 +133,8 @@ def is_float(value: onnx.ValueInfoProto) -> bool:
 
 def nondifferentiable(node: Node, position: int) -> bool:
     """Whether ONNX's definition of the operator marks this input as non-differentiable."""
-    if not onnx.defs.has(node.op_type, node.opset, node.domain):
+    known = onnx.defs.has(node.op_type, node.opset, node.domain)
+    if not known or (node.op_type, position) in DIFFERENTIABLE_TOO:
         return False
     formals = onnx.defs.get_schema(node.op_type, node.opset, node.domain).inputs
     formal = formals[min(position, len(formals) - 1)]  # the last one may be variadic

@@ -49,6 +49,9 @@ _INTEGERS: dict[int, tuple[int, int]] = {
 }
 """Least and greatest value of what a QuantizeLinear writes; floats of 8 bits are not integers."""
 
+ALONG = ("axis", "block_size")
+"""The attributes of a QuantizeLinear that has several scales."""
+
 
 def quantization(graph: Graph, tensor: str, node: Node | None = None) -> Quantization | None:
     """The quantisation of `tensor` by `node`, or by its only reader; None where there is none."""
@@ -180,18 +183,47 @@ def quantizer(graph: Graph, tensor: str) -> Node | None:
 
 
 def behind_quantization(graph: Graph, tensor: str) -> str:
-    """The DequantizeLinear output behind a float that only a QuantizeLinear reads; else itself.
+    """Where the value of the float `tensor` is read: itself, unless only a QuantizeLinear reads it.
 
-    A rule that read the float itself would take its operator out of the runtime's integer kernels.
+    Then it is the DequantizeLinear behind that: a rule that read the float itself would take its
+    operator out of the runtime's integer kernels. Where there is none it is the integers.
     """
-    q = quantization(graph, tensor) if graph.is_float(tensor) else None
-    return tensor if q is None else network_dequantized(graph, q.tensor) or tensor
+    readers = network_consumers(graph, tensor) if graph.is_float(tensor) else []
+    if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+        return tensor
+    return network_dequantized(graph, readers[0].output) or readers[0].output
 
 
 def network_dequantized(graph: Graph, integers: str) -> str | None:
-    """The output of the network's own DequantizeLinear of `integers`; None where it has none."""
+    """The output of the network's own DequantizeLinear of `integers`; None where it has none.
+
+    Where only another QuantizeLinear reads that, it is the DequantizeLinear behind the last one:
+    the runtime makes one pair of the two pairs, unless something reads what is between them.
+    """
     readers = network_consumers(graph, integers)
-    return next((n.output for n in readers if n.op_type == "DequantizeLinear"), None)
+    found = next((n.output for n in readers if n.op_type == "DequantizeLinear"), None)
+    again = requantized(graph, found) if found is not None and len(readers) == 1 else None
+    return found if again is None else network_dequantized(graph, again) or found
+
+
+def requantized(graph: Graph, tensor: str) -> str | None:
+    """The integers in which a DequantizeLinear's output goes on, if it goes on in nothing else."""
+    readers = network_consumers(graph, tensor)
+    if tensor in graph.outputs or len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+        return None
+    return readers[0].output
+
+
+def inside_integer_kernel(graph: Graph, tensor: str) -> bool:
+    """Whether `tensor` lies between a linear operator and an activation that is quantised at once.
+
+    The runtime runs the three as one, and no such number exists in the artefact's arithmetic.
+    """
+    readers = network_consumers(graph, tensor)
+    if tensor in graph.outputs or len(readers) != 1 or readers[0].op_type not in ("Relu", "Clip"):
+        return False
+    after = network_consumers(graph, readers[0].output)
+    return len(after) == 1 and after[0].op_type == "QuantizeLinear"
 
 
 def dequantized(op: Emitter, tensor: str) -> str:
@@ -201,12 +233,16 @@ def dequantized(op: Emitter, tensor: str) -> str:
     of the runtime's integer kernels.
     """
     graph = op.graph
+    tensor = behind_quantization(graph, tensor)
     if graph.is_float(tensor):
-        return tensor
+        wide = graph.type(tensor).elem_type in (TensorProto.FLOAT, TensorProto.UNDEFINED)
+        return tensor if wide else str(op.Cast(tensor, to=TensorProto.FLOAT))
     known = network_dequantized(graph, tensor)
     if known is not None:
         return known
     source = quantizer(graph, tensor)
     if source is None:
         return str(op.Cast(tensor, to=TensorProto.FLOAT))
-    return str(op.DequantizeLinear(tensor, source.input(1), source.input(2) or None))
+    moved = source.output != tensor
+    along = {} if moved else {k: source.attr(k) for k in ALONG if k in source.attributes}
+    return str(op.DequantizeLinear(tensor, source.input(1), source.input(2) or None, **along))

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import onnx
 
+from graph_rewrites.chains import find_chains
 from graph_rewrites.errors import UnknownTensorError
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
-from graph_rewrites.reverse import backward_emitter, emit_relu, note_sweep, prune, sweeps
+from graph_rewrites.reverse import backward_emitter, emit_relu, prune
 from graph_rewrites.rows import ForwardTensors, Rows
-from graph_rewrites.rules.relu import RELU_RULES
-from graph_rewrites.stamps import CT_KEY, FORWARD_KEY, PREFIX_KEY, RULE_KEY, is_original
+from graph_rewrites.rules.relu import RELU_RULES, relu_site
+from graph_rewrites.stamps import (
+    CT_KEY,
+    FORWARD_KEY,
+    OP_KEY,
+    PREFIX_KEY,
+    RULE_KEY,
+    is_original,
+    note_sweep,
+    rectified_at,
+    sweeps,
+)
 
 
 def replace_relu_rule(model: onnx.ModelProto, relu: str, prefix: str = "grad") -> onnx.ModelProto:
@@ -34,11 +47,17 @@ def replace_relu_rule(model: onnx.ModelProto, relu: str, prefix: str = "grad") -
     rows = Rows.of(graph, settings["rows"]) if "rows" in settings else None
     tensors = ForwardTensors(graph, prefix, rows)
     forward = {node.output: node for node in graph.nodes if is_original(node)}
+    chains = find_chains(graph, rectified_at(graph.nodes, prefix))
+    after = {id(node): behind for node, behind in pairwise(graph.nodes)}
     for name, group in _relu_groups(graph, prefix).items():
+        site = relu_site(graph, forward[name], chains)
+        assert site is not None  # the sweep found it too
         ct = next(node.metadata[CT_KEY] for node in group if CT_KEY in node.metadata)
+        op_type = group[0].metadata[OP_KEY]
+        behind = after.get(id(group[-1]))
         graph.remove(group)
-        op = backward_emitter(graph, prefix, name, forward[name].op_type, relu, tensors.read)
-        emit_relu(op, forward[name], relu, ct)  # under the name that has just become free
+        op = backward_emitter(graph, prefix, name, op_type, relu, tensors.read, behind)
+        emit_relu(op, site, relu, ct)  # under the name that has just become free
     graph.sort()
     prune(graph, prefix)  # what only the old rule read
     note_sweep(graph, prefix, {**settings, "relu": relu})

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
 
-from graph_rewrites.activity import CONTROL_FLOW, active_tensors
+from graph_rewrites.activity import active_tensors, dead_end
 from graph_rewrites.canonical import open_canonical
+from graph_rewrites.chains import Chain, Chains, find_chains
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import (
-    MissingRuleError,
     NameClashError,
     NoGradientPathError,
     RuleError,
-    UnsupportedControlFlowError,
+    UnknownShapeError,
 )
+from graph_rewrites.expansion import expansion
 from graph_rewrites.graph import Graph
 from graph_rewrites.layers import resolve
 from graph_rewrites.node import Node
@@ -25,7 +25,15 @@ from graph_rewrites.order import topological
 from graph_rewrites.rows import ForwardTensors, Rows
 from graph_rewrites.rules import DEFAULT_RULES
 from graph_rewrites.rules.quantization import quantize_vjp
-from graph_rewrites.rules.relu import RELU_RULES, clip_vjp, relu_site
+from graph_rewrites.rules.refused import refusal
+from graph_rewrites.rules.relu import (
+    RELU_RULES,
+    ReluSite,
+    clip_vjp,
+    gradient,
+    is_guard,
+    relu_site,
+)
 from graph_rewrites.rules.table import Rule, RuleTable
 from graph_rewrites.scores import find_scores
 from graph_rewrites.stamps import (
@@ -34,8 +42,9 @@ from graph_rewrites.stamps import (
     OP_KEY,
     PREFIX_KEY,
     RULE_KEY,
-    SWEEPS_KEY,
     is_original,
+    note_sweep,
+    sweeps,
 )
 from graph_rewrites.tensor_type import TensorType
 
@@ -102,6 +111,7 @@ class Sweep:
         other_activations: policy for the other activations.
         rules: the rule table.
         rows: which image each row of the cotangents belongs to; None where they correspond.
+        active: the tensors that get a cotangent.
     """
 
     graph: Graph
@@ -110,7 +120,10 @@ class Sweep:
     other_activations: str = "gradient"
     rules: RuleTable = DEFAULT_RULES
     rows: Rows | None = None
+    active: frozenset[str] = field(init=False, default=frozenset())
     _forward: ForwardTensors = field(init=False)
+    _chains: Chains = field(init=False)
+    _clamped: dict[str, dict[Chain, list[str]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.relu not in RELU_RULES:
@@ -138,10 +151,10 @@ class Sweep:
         active = active_tensors(self.graph, nodes, set(wrt.values()), of, self.rules)
         for name, tensor in wrt.items():
             if tensor not in active:
-                raise NoGradientPathError(
-                    f"{of!r} does not depend on {name!r} over any differentiable path; "
-                    "choose a tensor that lies before it"
-                )
+                end = dead_end(self.graph, nodes, tensor, of, self.rules)
+                raise NoGradientPathError.of(of, name, end)
+        self.active = active
+        self._chains = find_chains(self.graph, {of, *wrt.values()})
         cotangents = {of: [seed]}
         for node in reversed(nodes):
             if active.intersection(node.outputs) and active.intersection(_sources(node)):
@@ -170,6 +183,12 @@ class Sweep:
     # -- one node --------------------------------------------------------------------------------
 
     def _visit(self, node: Node, cotangents: dict[str, list[str]], active: Collection[str]) -> None:
+        chain = self._chains.get(node.output)
+        if chain is not None and self._rectifies(chain):
+            if node.output == chain.output:
+                dx = self._rectify(node, self._total(node.output, cotangents), chain.name)
+                self._receive(chain.input, dx, cotangents)
+            return
         cts = [self._total(o, cotangents) if o in cotangents else None for o in node.outputs]
         if not any(cts):
             raise RuleError(f"the sweep reached {node} before its consumers; the graph is unsorted")
@@ -188,58 +207,78 @@ class Sweep:
                     "which depends on what is differentiated; override the rule of "
                     f"{node.op_type} or choose a tensor behind this node"
                 )
-            self.graph.types[answer] = TensorType(onnx.TensorProto.FLOAT, self.graph.shape(name))
-            cotangents.setdefault(name, []).append(answer)
+            self._receive(name, answer, cotangents, chain)
+
+    def _receive(
+        self,
+        tensor: str,
+        ct: str,
+        cotangents: dict[str, list[str]],
+        chain: Chain | None = None,
+    ) -> None:
+        """Note a contribution to the cotangent of `tensor`, of a node or of one inside `chain`."""
+        self.graph.types[ct] = TensorType(onnx.TensorProto.FLOAT, self.graph.shape(tensor))
+        parts = cotangents.setdefault(tensor, [])
+        if chain is not None and tensor == chain.input and self.other_activations == "positive":
+            parts = self._clamped.setdefault(tensor, {}).setdefault(chain, [])
+        parts.append(ct)
 
     def _apply(self, node: Node, cts: Sequence[str | None]) -> Sequence[str | None]:
-        rule = self._rule(node)
-        if rule.fn in (clip_vjp, quantize_vjp):
-            site = relu_site(self.graph, node)
-            if site is not None:
-                return self._rectify(node, cts)
-        policy = self.other_activations if rule.activation else "vjp"
+        rule, chain = self._rule(node), self._chains.get(node.output)
+        own = rule.fn in (clip_vjp, quantize_vjp)
+        site = relu_site(self.graph, node) if own else None
+        ct = next(c for c in cts if c)
+        rest = [None for _ in node.inputs[1:]]
+        if site is not None and chain is None:
+            return [self._rectify(node, ct, node.op_type), *rest]
+        activation = chain is not None or (rule.activation and not is_guard(self.graph, node))
+        policy = self.other_activations if activation else "vjp"
         if policy == "strict":
             raise RuleError(
-                f"{node} is an activation but no ReLU, and other_activations is 'strict'; "
+                f"{chain or node} is an activation but no ReLU, and other_activations is 'strict'; "
                 "use 'gradient' or 'positive'"
             )
         op = self.emitter(node.output, node.op_type, policy)
+        if site is not None:  # inside the chain of a hard-sigmoid
+            return [gradient(op, site, ct), *rest]
         assert rule.fn is not None
-        answers = rule.fn(op, node, cts)
-        if policy == "positive":
+        try:
+            answers = rule.fn(op, node, cts)
+        except UnknownShapeError as error:
+            raise UnknownShapeError(f"the rule of {node} needs more shapes: {error}") from error
+        if policy == "positive" and chain is None:
             return [None if answer is None else op.Relu(answer) for answer in answers]
         return answers
 
-    def _rectify(self, node: Node, cts: Sequence[str | None]) -> Sequence[str | None]:
-        ct = next(c for c in cts if c)
-        dx = emit_relu(self.emitter(node.output, node.op_type, self.relu), node, self.relu, ct)
-        return [dx, *(None for _ in node.inputs[1:])]
+    def _rectifies(self, chain: Chain) -> bool:
+        """Whether the ReLU rule applies to `chain`: not where the caller overrode rules in it."""
+        ops = {node.op_type for node in chain.nodes}
+        default = all(self.rules.get(op) is DEFAULT_RULES.get(op) for op in ops)
+        return chain.kind != "smooth" and default
+
+    def _rectify(self, node: Node, ct: str, op_type: str) -> str:
+        site = relu_site(self.graph, node, self._chains)
+        assert site is not None
+        return emit_relu(self.emitter(node.output, op_type, self.relu), site, self.relu, ct)
 
     def _rule(self, node: Node) -> Rule:
         rule = self.rules.get(node.op_type) if not node.domain else None
+        rule = rule or expansion(self, node)
         if rule is not None and rule.fn is not None:
             return rule
-        if node.op_type in CONTROL_FLOW:
-            raise UnsupportedControlFlowError(
-                f"{node} lies between the explained tensor and what it is differentiated by; "
-                "export the model without it, or explain a tensor before it"
-            )
-        raise MissingRuleError(
-            f"{node} has no rule; add one with "
-            f"DEFAULT_RULES.override({node.op_type}=my_vjp), or choose a later layer"
-        )
+        raise refusal(node)
 
     def _total(self, tensor: str, cotangents: dict[str, list[str]]) -> str:
         """The sum of the contributions to a tensor's cotangent; computed once."""
+        for chain, parts in self._clamped.pop(tensor, {}).items():
+            op = self.emitter(chain.output, chain.name, "positive")
+            self._receive(tensor, op.Relu(_sum(op, parts)), cotangents)
         parts = cotangents[tensor]
         if len(parts) > 1:
-            op = self.emitter(tensor, "sum", "vjp")
-            total = op.Add(parts[0], parts[1])
-            for part in parts[2:]:
-                total = op.Add(total, part)
-            self.graph.types[total] = TensorType(onnx.TensorProto.FLOAT, self.graph.shape(tensor))
-            cotangents[tensor] = parts = [total]
-        return parts[0]
+            total = _sum(self.emitter(tensor, "sum", "vjp"), parts)
+            cotangents[tensor] = []
+            self._receive(tensor, total, cotangents)
+        return cotangents[tensor][0]
 
 
 def backward_emitter(
@@ -249,20 +288,19 @@ def backward_emitter(
     op_type: str,
     rule: str,
     read: Callable[[str], str] | None = None,
+    before: Node | None = None,
 ) -> Emitter:
     """An emitter for the backward of one forward node, known by its first output."""
     stamp = {PREFIX_KEY: prefix, FORWARD_KEY: forward, OP_KEY: op_type, RULE_KEY: rule}
-    return Emitter(graph, f"bwd/{prefix}/{forward}", stamp, read)
+    return Emitter(graph, f"bwd/{prefix}/{forward}", stamp, read, before)
 
 
-def emit_relu(op: Emitter, node: Node, rule: str, ct: str) -> str:
-    """Emit the backward of the ReLU `node` under `rule`.
+def emit_relu(op: Emitter, site: ReluSite, rule: str, ct: str) -> str:
+    """Emit the backward of the ReLU at `site` under `rule`.
 
     The result has a name of its own and its node notes `ct`, so that `replace_relu_rule` can put
     another rule in the same place.
     """
-    site = relu_site(op.graph, node)
-    assert site is not None
     name = op.fresh("rectified")
     result = RELU_RULES[rule](op, site, ct)
     last = op.graph.producer(result)
@@ -270,18 +308,6 @@ def emit_relu(op: Emitter, node: Node, rule: str, ct: str) -> str:
     op.graph.rename_output(last, result, name)
     last.metadata[CT_KEY] = ct
     return name
-
-
-def sweeps(graph: Graph) -> dict[str, dict[str, str]]:
-    """Prefix and settings of every backward graph that the model holds already."""
-    record: dict[str, dict[str, str]] = json.loads(graph.metadata.get(SWEEPS_KEY, "{}"))
-    return record
-
-
-def note_sweep(graph: Graph, prefix: str, settings: Mapping[str, str]) -> None:
-    """Write the settings of a backward graph into the model's metadata."""
-    record = {**sweeps(graph), prefix: dict(settings)}
-    graph.metadata[SWEEPS_KEY] = json.dumps(record, sort_keys=True)
 
 
 def prune(graph: Graph, prefix: str, needed: Collection[str] = ()) -> None:
@@ -295,6 +321,13 @@ def prune(graph: Graph, prefix: str, needed: Collection[str] = ()) -> None:
         else:
             used.update((*node.inputs, *node.captures))
     graph.remove(dead)
+
+
+def _sum(op: Emitter, parts: Sequence[str]) -> str:
+    total = parts[0]
+    for part in parts[1:]:
+        total = op.Add(total, part)
+    return total
 
 
 def _sources(node: Node) -> tuple[str, ...]:

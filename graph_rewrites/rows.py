@@ -7,6 +7,7 @@ repeated for each of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -14,7 +15,7 @@ import onnx
 from graph_rewrites.errors import ModelError
 from graph_rewrites.graph import Graph
 from graph_rewrites.network import network_inputs
-from graph_rewrites.quantized import behind_quantization
+from graph_rewrites.quantized import ALONG, behind_quantization, quantizer
 from graph_rewrites.stamps import FORWARD_KEY, OP_KEY, PREFIX_KEY, RULE_KEY, is_original
 
 _TELLING = 7919
@@ -67,7 +68,17 @@ class ForwardTensors:
         Raises:
             ModelError: its images cannot be told apart, and each has several cotangents.
         """
-        tensor = behind_quantization(self.graph, tensor)
+        place = behind_quantization(self.graph, tensor)
+        rows = self._rows(place)
+        source = quantizer(self.graph, place) if place != tensor else None
+        if source is None or self.graph.is_float(place):
+            return rows
+        scales = [attribute for key, attribute in source.attributes.items() if key in ALONG]
+        inputs = [rows, *source.inputs[1:]]
+        return self._once("DequantizeLinear", inputs, place, "dequantized", scales)
+
+    def _rows(self, tensor: str) -> str:
+        """`tensor`, its images repeated where each has several cotangents."""
         writer = self.graph.producer(tensor)
         if self.rows is None or (writer is not None and not is_original(writer)):
             return tensor
@@ -78,19 +89,27 @@ class ForwardTensors:
             )
         if tensor not in self.rows.images:  # a weight
             return tensor
-        repeated = f"bwd/{self.prefix}/{tensor}/rows"
-        if not self.graph.exists(repeated):
+        axis = onnx.helper.make_attribute("axis", 0)
+        return self._once("Gather", [tensor, self.rows.index], tensor, "rows", [axis])
+
+    def _once(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        forward: str,
+        label: str,
+        attributes: Sequence[onnx.AttributeProto],
+    ) -> str:
+        """The output of one node for the tensor `forward`, however often that is read."""
+        name = f"bwd/{self.prefix}/{forward}/{label}"
+        if not self.graph.exists(name):
+            stamp = {FORWARD_KEY: forward, OP_KEY: label, RULE_KEY: "vjp"}
             self.graph.append(
-                "Gather",
-                [tensor, self.rows.index],
-                [repeated],
-                name=repeated,
-                attributes=[onnx.helper.make_attribute("axis", 0)],
-                metadata={
-                    PREFIX_KEY: self.prefix,
-                    FORWARD_KEY: tensor,
-                    OP_KEY: "rows",
-                    RULE_KEY: "vjp",
-                },
+                op_type,
+                inputs,
+                [name],
+                name=name,
+                attributes=attributes,
+                metadata={PREFIX_KEY: self.prefix, **stamp},
             )
-        return repeated
+        return name

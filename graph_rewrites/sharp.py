@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graph_rewrites.canonical import open_canonical
+from graph_rewrites.chains import find_chains
 from graph_rewrites.graph import Graph
 from graph_rewrites.layers import resolve
 from graph_rewrites.network import QUANTIZED_TYPES
@@ -24,8 +25,10 @@ from graph_rewrites.node import subgraph_captures
 from graph_rewrites.quantized import quantization, quantizer
 from graph_rewrites.rules.relu import relu_site
 from graph_rewrites.scores import find_scores
+from graph_rewrites.sharp_layout import LAYOUT
 from graph_rewrites.sharp_norms import NORMS
 from graph_rewrites.sharp_ops import EXACT, Array, unrounded_quantize
+from graph_rewrites.sharp_sampling import SAMPLING
 from graph_rewrites.stamps import is_original
 
 Sites: TypeAlias = Mapping[str, tuple[float, float]]
@@ -58,7 +61,7 @@ def directional_error(
     prefix: str = "grad",
     *,
     directions: int = 4,
-    steps: Sequence[float] = (1e-5, 1e-6, 1e-7),
+    steps: Sequence[float] = (1e-5, 1e-6, 1e-7, 1e-4),
     seed: int = 0,
 ) -> float:
     """How far a differentiated model's gradient g is from its own central differences.
@@ -79,7 +82,9 @@ def directional_error(
         of: the explained tensor or layer f; by default the class scores.
         prefix: the prefix given to `differentiate`.
         directions: how many directions are tried.
-        steps: step lengths h, longest first: short ones cross fewer kinks and round more.
+        steps: step lengths h, in the order in which they are tried: short ones cross fewer kinks,
+            long ones round less, which smooth networks with small gradients need. Where x varies
+            by more than 1 they are multiplied by its standard deviation.
         seed: of the cotangent and the directions.
 
     Returns:
@@ -105,6 +110,7 @@ def directional_error(
         return float("inf")
 
     f = model.function(target, name, feeds)
+    steps = [h * max(1.0, float(np.std(x))) for h in steps]
     return max(_slope_error(f, x, g, ct, rng, steps) for _ in range(directions)) / size
 
 
@@ -137,7 +143,9 @@ def _step(graph: Graph, tensor: str) -> float:
 
 def _relu_sites(graph: Graph) -> dict[str, tuple[float, float]]:
     """The QuantizeLinear outputs that a ReLU's mask is read off, with the bounds of that mask."""
-    found = (relu_site(graph, node) for node in graph.nodes if is_original(node))
+    chains = find_chains(graph)
+    nodes = [node for node in graph.nodes if is_original(node)]
+    found = (relu_site(graph, node, chains) or relu_site(graph, node) for node in nodes)
     return {
         site.mask: (site.lower, site.upper)
         for site in found
@@ -159,7 +167,7 @@ class DoubleModel:
 
     def __init__(self, model: onnx.ModelProto, relu_sites: Sites | None = None) -> None:
         self._source = model
-        self._operators = [*EXACT, *NORMS, unrounded_quantize(relu_sites or {})]
+        self._operators = [*EXACT, *LAYOUT, *NORMS, *SAMPLING, unrounded_quantize(relu_sites or {})]
         self._weights = {
             weight.name: _widen(numpy_helper.to_array(weight)) for weight in model.graph.initializer
         }

@@ -7,6 +7,10 @@ the cotangent it received.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
+
+from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
 
 PREFIX_KEY = "graph_rewrites.prefix"
@@ -22,3 +26,21 @@ SWEEPS_KEY = "graph_rewrites.sweeps"
 def is_original(node: Node) -> bool:
     """Whether `node` belongs to the network itself and was not added by a rewrite."""
     return PREFIX_KEY not in node.metadata
+
+
+def rectified_at(nodes: Iterable[Node], prefix: str) -> frozenset[str]:
+    """Where the sweep `prefix` applied the ReLU rule: the first output of each forward node."""
+    ours = (node.metadata for node in nodes if node.metadata.get(PREFIX_KEY) == prefix)
+    return frozenset(stamps[FORWARD_KEY] for stamps in ours if CT_KEY in stamps)
+
+
+def sweeps(graph: Graph) -> dict[str, dict[str, str]]:
+    """Prefix and settings of every backward graph that the model holds already."""
+    record: dict[str, dict[str, str]] = json.loads(graph.metadata.get(SWEEPS_KEY, "{}"))
+    return record
+
+
+def note_sweep(graph: Graph, prefix: str, settings: Mapping[str, str]) -> None:
+    """Write the settings of a backward graph into the model's metadata."""
+    record = {**sweeps(graph), prefix: dict(settings)}
+    graph.metadata[SWEEPS_KEY] = json.dumps(record, sort_keys=True)

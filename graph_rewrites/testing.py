@@ -50,6 +50,7 @@ from graph_rewrites.sharp_ops import (
     MaxPool,
     ScatterElements,
 )
+from graph_rewrites.sharp_sampling import SAMPLING
 
 __all__ = [
     "Domain", "Options", "Runtime", "away_from", "between", "check_adjoint", "check_vjp",
@@ -129,7 +130,7 @@ def check_vjp(
     check = _Check.of(model, options)
     floats = [value.name for value in check.model.graph.input if is_float(value)]
     twin = retyped(check.twin, [*floats, *check.integers], TensorProto.DOUBLE)
-    return check.run(twin, _evaluator(twin, (*EXACT, *NORMS)), step)
+    return check.run(twin, _evaluator(twin, (*EXACT, *NORMS, *SAMPLING)), step)
 
 
 # -- where inputs are drawn from -----------------------------------------------------------------

@@ -11,6 +11,7 @@ from analyzer.cli.output_paths import must_be_writable
 from analyzer.cli.terminal import printable, put, put_json
 
 SCHEMA_VERSION = 1
+OBJECTIVES = ("class", "mask", "box", "similarity")
 
 
 @click.command("compile", short_help="Write the explanation model.")
@@ -22,7 +23,14 @@ SCHEMA_VERSION = 1
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Classes explained per picture in one run.",
+    help="Targets explained per picture in one run.",
+)
+@options.explained
+@click.option(
+    "--objective",
+    type=click.Choice(OBJECTIVES),
+    help="The number whose gradient is taken: the score of a class, summed over a mask, or in a "
+    "box, or the similarity to another embedding; default: what the scores offer.",
 )
 @options.other_activations
 @click.option(
@@ -40,17 +48,20 @@ def command(
     methods: tuple[str, ...],
     layer: str | None,
     targets: int,
+    explained: str | None,
+    objective: str | None,
     other_activations: str,
     output: Path,
     form: str,
 ) -> None:
     """Write the explanation model of MODEL: its forward graph, the backward graph and the map.
 
-    It takes the original inputs and `target` (the class, -1 for the arg-max), and runs in any
-    ONNX runtime: nothing of this package is needed there.
+    It takes the original inputs and `target` (the class, -1 for the arg-max), where asked for also
+    `mask` or `box`, or `reference` (an embedding) instead. It runs in any ONNX runtime: nothing of
+    this package is needed there.
     """
     import analyzer
-    from analyzer.files import write_atomically
+    from analyzer.files import write_model
 
     must_be_writable(output.parent)
     loaded = analyzer.load(model)
@@ -59,9 +70,10 @@ def command(
         layer=layer,
         targets=targets,
         other_activations=other_activations,
+        output=explained,
+        objective=objective,
     )
-    data = compiled.SerializeToString()
-    write_atomically(output, data)
+    size = write_model(output, compiled)
     inputs = [value.name for value in compiled.graph.input]
     outputs = [value.name for value in compiled.graph.output]
     if form == "json":
@@ -70,13 +82,13 @@ def command(
                 "schema_version": SCHEMA_VERSION,
                 "model": str(model),
                 "file": str(output),
-                "bytes": len(data),
+                "bytes": size,
                 "inputs": inputs,
                 "outputs": outputs,
             },
             indent=2,
         )
         return
-    put(f"{printable(output)}  {len(data):,} bytes")
+    put(f"{printable(output)}  {size:,} bytes")
     put(f"  inputs   {printable(', '.join(inputs))}")
     put(f"  outputs  {printable(', '.join(outputs))}")

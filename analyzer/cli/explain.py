@@ -16,6 +16,7 @@ from analyzer.cli import options
 from analyzer.cli.exit_codes import ExitCode
 from analyzer.cli.output_paths import must_be_writable
 from analyzer.cli.terminal import complain, printable, progress, put, put_json, say
+from analyzer.cli.wanted import wanted
 from analyzer.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,30 @@ class Result:
     multiple=True,
     help="Class index or name; several times for several classes; default: the arg-max.",
 )
+@options.explained
+@click.option(
+    "--mask",
+    "masks",
+    type=options.PATH,
+    multiple=True,
+    help="Part of a segmentation: a picture of the IMAGE's size, not black where --target is "
+    "explained; default: the whole picture.",
+)
+@click.option(
+    "--box",
+    "boxes",
+    type=int,
+    multiple=True,
+    help="Box of a detector, by its number before boxes are sorted out; default: the best.",
+)
+@click.option(
+    "--similar-to",
+    "likes",
+    type=options.PATH,
+    multiple=True,
+    metavar="IMAGE",
+    help="Explain what makes the embedding similar to that of another picture.",
+)
 @options.layer
 @options.preprocess
 @options.labels
@@ -70,6 +95,10 @@ def command(
     images: tuple[Path, ...],
     methods: tuple[str, ...],
     targets: tuple[str, ...],
+    explained: str | None,
+    masks: tuple[Path, ...],
+    boxes: tuple[int, ...],
+    likes: tuple[Path, ...],
     layer: str | None,
     preprocess: str | None,
     labels: str | None,
@@ -89,11 +118,13 @@ def command(
         raise click.UsageError(
             f"{output} is one file and several maps are asked for; give a folder"
         )
+    target = wanted(targets, masks, boxes, likes)
     loaded = analyzer.load(model, preprocess=preprocess, labels=labels, device=device)
     must_be_writable(output)
     call = {
         "method": methods,
-        "target": list(targets) or None,
+        "target": target,
+        "output": explained,
         "layer": layer,
         "other_activations": other_activations,
     }
@@ -154,18 +185,21 @@ def _conclude(finished: Sequence[Result], form: str, loaded: Analyzer) -> ExitCo
 
 def _map_entry(explanation: Explanation, files: Sequence[Path]) -> dict[str, Any]:
     """What is said of one picture's map; a score that is no number is null, as JSON has none."""
+    (image,) = explanation.provenance["images"]
     targets = zip(
         explanation.target.reshape(-1).tolist(),
         explanation.labels[0],
         explanation.scores.reshape(-1).tolist(),
+        image["targets"],
         strict=True,
     )
     return {
         "method": explanation.method,
         "layer": explanation.layer,
+        "explained": explanation.provenance["model"]["scores"],
         "targets": [
-            {"index": index, "label": label, "score": score if isfinite(score) else None}
-            for index, label, score in targets
+            {"index": index, "label": label, "score": score if isfinite(score) else None, **asked}
+            for index, label, score, asked in targets
         ],
         "files": [str(file) for file in files],
     }

@@ -33,23 +33,30 @@ T = TypeVar("T")
     show_default=True,
     help="The method whose rules the list of activations shows.",
 )
+@options.explained
 @options.preprocess
 @options.labels
 @options.output_format("text", "json")
 @options.debug
 def command(
-    model: Path, method: str, preprocess: str | None, labels: str | None, form: str
+    model: Path,
+    method: str,
+    explained: str | None,
+    preprocess: str | None,
+    labels: str | None,
+    form: str,
 ) -> ExitCode:
     """Say what MODEL is and what can be explained in it.
 
-    Its inputs and what is known of their preprocessing, whether the batch is free, the scores
-    that are explained, the layers to choose from, every operator with its verdict and every
-    activation with its rule. The exit code is 4 where an operator stands in the way.
+    Its inputs and what is known of their preprocessing, its outputs and how each of them can be
+    explained, whether the batch is free, the scores that are explained, the layers to choose from,
+    every operator with its verdict and every activation with its rule. The exit code is 4 where
+    an operator stands in the way.
     """
     import analyzer
 
     loaded = analyzer.load(model, preprocess=preprocess, labels=labels)
-    findings = _findings(loaded, method)
+    findings = _findings(loaded, method, explained)
     if form == "json":
         put_json(findings, indent=2)
     else:
@@ -59,7 +66,7 @@ def command(
     return ExitCode.MODEL_REJECTED if findings["obstacles"] else ExitCode.OK
 
 
-def _findings(loaded: Analyzer, method: str) -> dict[str, Any]:
+def _findings(loaded: Analyzer, method: str, explained: str | None) -> dict[str, Any]:
     """Everything that `inspect` says, as plain values; what an obstacle hides is null."""
     obstacles: list[str] = []
 
@@ -70,12 +77,15 @@ def _findings(loaded: Analyzer, method: str) -> dict[str, Any]:
             obstacles.extend([str(error)] if str(error) not in obstacles else [])
             return None
 
+    outputs = [_output(loaded, o.name, o.dtype, o.shape) for o in loaded.outputs]
+    if explained is None and not _has_default(loaded):
+        explained = next((o["name"] for o in outputs if o["objectives"]), None)
     return {
         "schema_version": SCHEMA_VERSION,
         "model": loaded.name,
         "sha256": loaded.sha256,
         "inputs": [_value(i.name, i.dtype, i.shape) for i in loaded.inputs],
-        "outputs": [_value(o.name, o.dtype, o.shape) for o in loaded.outputs],
+        "outputs": outputs,
         "image": _image(loaded),
         "preprocess": {
             "known": loaded.preprocess_origin != "assumed",
@@ -84,10 +94,10 @@ def _findings(loaded: Analyzer, method: str) -> dict[str, Any]:
         },
         "quantised": loaded.quantised,
         "widened": loaded.widened,
-        "scores": attempt(lambda: _scores(loaded)),
-        "layers": attempt(lambda: _layers(loaded)),
+        "scores": attempt(lambda: _scores(loaded, explained)),
+        "layers": attempt(lambda: _layers(loaded, explained)),
         "operators": _operators(loaded),
-        "activations": attempt(lambda: _activations(loaded, method)),
+        "activations": attempt(lambda: _activations(loaded, method, explained)),
         "batch": attempt(lambda: {"free": loaded.batch == "free", "reason": loaded.batch_reason}),
         "obstacles": obstacles,
     }
@@ -95,6 +105,30 @@ def _findings(loaded: Analyzer, method: str) -> dict[str, Any]:
 
 def _value(name: str, dtype: str, shape: tuple[int | str, ...] | None) -> dict[str, Any]:
     return {"name": name, "dtype": dtype, "shape": None if shape is None else list(shape)}
+
+
+def _output(
+    loaded: Analyzer, name: str, dtype: str, shape: tuple[int | str, ...] | None
+) -> dict[str, Any]:
+    """An output and the objectives under which it can be explained, or why it cannot."""
+    objectives, reason = list[str](), None
+    try:
+        scores = loaded.explained(name).scores
+    except ModelRejectedError as error:
+        reason = str(error)
+    else:
+        objectives = {0: ["class"], 2: ["mask", "box"]}.get(len(scores.position_axes), ["box"])
+        if scores.position_axes or scores.classes > 2:
+            objectives = [*objectives, "similarity"]
+    return {**_value(name, dtype, shape), "objectives": objectives, "reason": reason}
+
+
+def _has_default(loaded: Analyzer) -> bool:
+    """Whether something is explained where nothing is named."""
+    try:
+        return bool(loaded.explained())
+    except ModelRejectedError:
+        return False
 
 
 def _image(loaded: Analyzer) -> dict[str, Any]:
@@ -108,22 +142,26 @@ def _image(loaded: Analyzer) -> dict[str, Any]:
     }
 
 
-def _scores(loaded: Analyzer) -> dict[str, Any]:
-    scores = loaded.scores
+def _scores(loaded: Analyzer, explained: str | None) -> dict[str, Any]:
+    found = loaded.explained(explained)
+    scores = found.scores
     return {
         "tensor": scores.tensor,
         "output": scores.output,
+        "objective": found.objective,
         "class_axis": scores.class_axis,
-        "classes": loaded.classes,
+        "position_axes": list(scores.position_axes),
+        "classes": found.classes.count,
         "peeled": list(scores.peeled),
-        "labels": len(loaded.labels) if loaded.labels is not None else None,
+        "labels": len(found.classes.labels) if found.classes.labels is not None else None,
     }
 
 
-def _layers(loaded: Analyzer) -> list[dict[str, Any]]:
+def _layers(loaded: Analyzer, explained: str | None) -> list[dict[str, Any]]:
     """The layers a CAM can use: the default first, then from the scores back to the picture."""
-    default = [layer for layer in loaded.layers if layer.default]
-    others = [layer for layer in reversed(loaded.layers) if not layer.default]
+    layers = loaded.layers if explained is None else loaded.explained(explained).layers
+    default = [layer for layer in layers if layer.default]
+    others = [layer for layer in reversed(layers) if not layer.default]
     return [
         {
             "path": layer.path,
@@ -136,8 +174,9 @@ def _layers(loaded: Analyzer) -> list[dict[str, Any]]:
     ]
 
 
-def _activations(loaded: Analyzer, method: str) -> dict[str, Any]:
-    return {"method": method, "rules": loaded.coverage(method).as_dict()["activations"]}
+def _activations(loaded: Analyzer, method: str, explained: str | None) -> dict[str, Any]:
+    rules = loaded.coverage(method, explained).as_dict()["activations"]
+    return {"method": method, "rules": rules}
 
 
 def _operators(loaded: Analyzer) -> list[dict[str, Any]]:
@@ -154,9 +193,6 @@ def _operators(loaded: Analyzer) -> list[dict[str, Any]]:
 
 
 def _verdict(domain: str, op_type: str) -> str:
-    import graph_rewrites as gr
+    from graph_rewrites.operators import verdict
 
-    rule = gr.DEFAULT_RULES.get(op_type) if domain in ("", "ai.onnx") else None
-    if rule is None:
-        return "missing"
-    return "zero" if rule.is_zero else "rule"
+    return verdict(op_type)[0] if domain in ("", "ai.onnx") else "missing"

@@ -45,9 +45,10 @@ def _cut(name: str) -> str:
 
 
 def _rows(findings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    for side in ("inputs", "outputs"):
-        for value in findings[side]:
-            yield side[:-1], f"{value['name']}  {value['dtype']} {_shape(value['shape'])}"
+    for value in findings["inputs"]:
+        yield "input", _value(value)
+    for value in findings["outputs"]:
+        yield "output", f"{_value(value)}  {_how(value)}"
     image, scores, batch = findings["image"], findings["scores"], findings["batch"]
     size = " × ".join("any" if n is None else str(n) for n in image["size"])
     yield "image", f"{image['layout']}, {image['channels']} channels, {size}"
@@ -64,10 +65,23 @@ def _rows(findings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "16-bit floats", "computed in float32"
 
 
+def _value(value: Mapping[str, Any]) -> str:
+    return f"{value['name']}  {value['dtype']} {_shape(value['shape'])}"
+
+
+def _how(output: Mapping[str, Any]) -> str:
+    """How an output can be explained."""
+    if not output["objectives"]:
+        return "(not explained)"
+    return f"(explained by {', '.join(output['objectives'])})"
+
+
 def _scores(scores: Mapping[str, Any]) -> str:
     behind = f", behind it: {', '.join(scores['peeled'])}" if scores["peeled"] else ""
     where = f"{scores['tensor']}, for output {scores['output']}"
-    return f"{where}, {scores['classes']} classes on axis {scores['class_axis']}{behind}"
+    places = scores["position_axes"]
+    at = f", at places on axes {', '.join(map(str, places))}" if places else ""
+    return f"{where}, {scores['classes']} classes on axis {scores['class_axis']}{at}{behind}"
 
 
 def _preprocessing(known: Mapping[str, Any]) -> str:

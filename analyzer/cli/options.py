@@ -69,6 +69,13 @@ layer = click.option(
     "--layer",
     help="Feature map of the CAM methods, as 'inspect' lists it; default: the last before pooling.",
 )
+explained = click.option(
+    "--of",
+    "explained",
+    metavar="NAME",
+    help="What is explained: an output, a tensor inside the network, or a layer path, as 'inspect' "
+    "lists them; default: the class scores.",
+)
 other_activations = click.option(
     "--other-activations",
     type=click.Choice(OTHER_ACTIVATIONS),

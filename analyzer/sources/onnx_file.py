@@ -1,17 +1,17 @@
 """ONNX files: read whole, hashed, checked for being what they claim."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from analyzer.errors import ModelRejectedError, UsageError
+from analyzer.sources import external_data
 
-MAX_MODEL_BYTES: Final = 2**31 - 1  # protobuf's limit for one message, weights included
+MAX_MODEL_BYTES: Final = 2**31 - 1  # protobuf's limit for one message
 
 _OTHER_KINDS: Final = (
     (0, b"PK\x03\x04", "a zip archive, such as PyTorch and Keras save"),
@@ -29,7 +29,7 @@ class OpenedModel:
     """A model in memory and where it came from.
 
     Attributes:
-        model: The model, external data loaded.
+        model: The model, external data loaded, unless it is too much (`external_data`).
         name: The file's name without its folders, or the graph's name.
         path: None for a ModelProto.
         sha256: Of the file, or of the serialised ModelProto.
@@ -50,9 +50,12 @@ def from_proto(model: onnx.ModelProto) -> OpenedModel:
     name = copy.graph.name or "model"
     try:
         data = copy.SerializeToString(deterministic=True)
-    except ValueError as error:
-        raise _too_large(name) from error
-    if any(_is_external(tensor) for tensor in _tensors(copy)):
+    except (ValueError, EncodeError) as error:
+        raise ModelRejectedError(
+            f"{name}: more than 2 GiB with its weights; save it with its weights in a file beside "
+            "it (onnx.save_model(…, save_as_external_data=True)) and give its path"
+        ) from error
+    if any(external_data.is_external(tensor) for tensor in external_data.tensors(copy)):
         raise UsageError(
             f"{name}: weights lie in external files; give the path of the ONNX file instead"
         )
@@ -65,7 +68,7 @@ def read_onnx(path: Path) -> OpenedModel:
 
     Raises:
         UsageError: No such file, or it cannot be opened.
-        ModelRejectedError: No ONNX, damaged, or more than 2 GiB with its weights.
+        ModelRejectedError: No ONNX, damaged, or a single file of more than 2 GiB.
     """
     try:
         if not path.is_file():
@@ -77,7 +80,7 @@ def read_onnx(path: Path) -> OpenedModel:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
     model = _parse(data, path)
-    external = _load_external(model, path)
+    external = external_data.load(model, path)
     _check(model, path.name)
     return OpenedModel(model, path.name, path, hashlib.sha256(data).hexdigest(), external)
 
@@ -101,26 +104,6 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     )
 
 
-def _load_external(model: onnx.ModelProto, path: Path) -> dict[str, str]:
-    """Load external weights from the model's own folder only; onnx refuses to leave it."""
-    tensors = [tensor for tensor in _tensors(model) if _is_external(tensor)]
-    if not tensors:
-        return {}
-    base = path.resolve().parent
-    entries = [{e.key: e.value for e in tensor.external_data} for tensor in tensors]
-    names = sorted({entry.get("location", "") for entry in entries})
-    try:
-        if sum(int(entry.get("length", 0)) for entry in entries) > MAX_MODEL_BYTES:
-            raise _too_large(path.name)
-        onnx.load_external_data_for_model(model, str(base))
-        return {name: _hash_file(base / name) for name in names}
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelRejectedError(
-            f"{path}: external weights ({', '.join(names)}) do not load: {_brief(error)}; "
-            "keep them beside the model"
-        ) from error
-
-
 def _check(model: onnx.ModelProto, name: str) -> None:
     """Refuse operators that nobody here can run, by name, and whatever else the checker refuses."""
     _one_spelling(model)
@@ -137,11 +120,27 @@ def _check(model: onnx.ModelProto, name: str) -> None:
             f"{versions.get(domain, 'none')}; export the model again with standard operators"
         )
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_without_external(model))
     except onnx.checker.ValidationError as error:
         raise ModelRejectedError(f"{name}: not a valid ONNX model: {_brief(error)}") from error
-    except ValueError as error:
-        raise _too_large(name) from error
+
+
+def _without_external(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, or a copy in which weights that stayed in their files are graph inputs."""
+    outside = {t.name: t for t in model.graph.initializer if external_data.is_external(t)}
+    if not outside:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(t for t in model.graph.initializer if t.name not in outside)
+    known = {value.name for value in copy.graph.input}
+    copy.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+        for name, tensor in outside.items()
+        if name not in known
+    )
+    return copy
 
 
 def _is_known(node: onnx.NodeProto, domain: str, version: int) -> bool:
@@ -154,29 +153,9 @@ def _is_known(node: onnx.NodeProto, domain: str, version: int) -> bool:
     return True
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every stored tensor, those of subgraphs and of attributes included."""
-    for graph in _graphs(model):
-        yield from graph.initializer
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield from (attribute.t, *attribute.tensors)
-
-
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """The graph and every subgraph."""
-    waiting = [model.graph]
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [attribute.g, *attribute.graphs]
-
-
 def _one_spelling(model: onnx.ModelProto) -> None:
     """Spell the standard domain as "", as the checker wants it; runtimes take "ai.onnx" too."""
-    for graph in _graphs(model):
+    for graph in external_data.graphs(model):
         for node in graph.node:
             if node.domain == "ai.onnx":
                 node.domain = ""
@@ -187,18 +166,10 @@ def _one_spelling(model: onnx.ModelProto) -> None:
         model.opset_import.extend(onnx.helper.make_opsetid(*item) for item in given.items())
 
 
-def _is_external(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_location == onnx.TensorProto.EXTERNAL
-
-
-def _hash_file(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _too_large(name: str) -> ModelRejectedError:
     return ModelRejectedError(
-        f"{name}: more than 2 GiB with its weights; give a smaller model or a quantised one"
+        f"{name}: more than 2 GiB in one file, which protobuf cannot read; export the model with "
+        "its weights in a file beside it (external data)"
     )
 
 

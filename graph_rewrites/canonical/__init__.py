@@ -7,7 +7,8 @@ The passes, in order; each is a file:
 3. `constants`: Constant nodes become initializers.
 4. `opset`: operator set 18 to 21, IR 10.
 5. `decompose`: operators that the runtime fused (`fused`) or quantised (`integer`, `dynamic`), and
-   those that are compositions of older ones (`composites`), are expressed by standard ones.
+   those that are compositions of older ones (`composites`, `attention`), are expressed by standard
+   ones; recurrent ones get the time in front (`recurrent`).
 6. `branches`: an If whose condition is known becomes the branch that it takes.
 7. `inference_mode`: Dropout goes; batch statistics are refused.
 8. `identities`: Identity goes.
@@ -43,6 +44,7 @@ from graph_rewrites.canonical.inference_mode import settle_inference_mode
 from graph_rewrites.canonical.integer import INTEGER
 from graph_rewrites.canonical.opset import convert_opset
 from graph_rewrites.canonical.padding import make_pads_explicit
+from graph_rewrites.canonical.recurrent import TIME_FIRST
 from graph_rewrites.canonical.views import straighten_views
 from graph_rewrites.canonical.widening import widen
 from graph_rewrites.canonical.wiring import sort_nodes
@@ -53,7 +55,7 @@ __all__ = ["canonical_facts", "canonicalize", "open_canonical"]
 
 Batch = Literal["free", "keep"]
 
-_DECOMPOSED: Table = {**FUSED, **INTEGER, **DYNAMIC, **COMPOSITES}
+DECOMPOSED: Table = {**FUSED, **INTEGER, **DYNAMIC, **COMPOSITES, **TIME_FIRST}
 """Operators of one runtime, operators that compute in integers, and mere compositions."""
 
 
@@ -100,9 +102,9 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
     bring_back(light)
     lift_constants(light, bulk)  # those that the converter made
     graph = Graph(light, bulk)
-    decompose(graph, _DECOMPOSED)
+    decompose(graph, DECOMPOSED)
     if resolve_branches(graph):
-        decompose(graph, _DECOMPOSED)  # what was inside
+        decompose(graph, DECOMPOSED)  # what was inside
     settle_inference_mode(graph)
     rewritten = before - {node.op_type for node in graph.nodes} - {"If"}
     remove_identities(graph)

@@ -13,13 +13,17 @@ import logging
 import numpy as np
 
 from graph_rewrites.canonical.batch_axes import AXIS_RULES, NotFreeError
+from graph_rewrites.canonical.batch_indexing import INDEXING_RULES
+from graph_rewrites.canonical.batch_recurrent import RECURRENT_RULES
 from graph_rewrites.canonical.batch_shapes import SHAPE_RULES, ShapeEdit
+from graph_rewrites.canonical.batch_sizes import sharpen
 from graph_rewrites.canonical.values import Values
+from graph_rewrites.emit import Emitter
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
 from graph_rewrites.tensor_type import Shape, TensorType
 
-_RULES = {**AXIS_RULES, **SHAPE_RULES}
+_RULES = {**AXIS_RULES, **INDEXING_RULES, **RECURRENT_RULES, **SHAPE_RULES}
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +69,9 @@ def _fixed_inputs(graph: Graph) -> dict[str, int]:
 class Tracker:
     """Follows the batch axis through a graph and collects the edits that free it.
 
-    `axes` maps each tensor that holds something of every image to the axis that counts them.
+    `axes` maps each tensor that holds something of every image to the axis that counts them. Along
+    it an image may have several places in a row, its `block`: windows of attention, for instance,
+    are counted together with the images.
     """
 
     def __init__(self, graph: Graph, images: dict[str, int]) -> None:
@@ -74,6 +80,8 @@ class Tracker:
         self.values = Values(graph)
         self.axes: dict[str, int] = dict.fromkeys(images, 0)
         self._images = list(images)
+        self._blocks: dict[str, int] = {}
+        self._repeats: list[tuple[Node, int, int, str, int]] = []
         self._edits: list[ShapeEdit] = []
 
     def run(self) -> None:
@@ -87,7 +95,8 @@ class Tracker:
             if node.output in needed:
                 self._visit(node)
         for name in self.graph.outputs:
-            if self.axes.get(name, 0) != 0 or self.values.counts_images(name):
+            begins = self.axes.get(name, 0) == 0 and self.block(name) == 1
+            if not begins or self.values.counts_images(name):
                 raise NotFreeError(f"output {name!r} does not begin with the batch")
         if not any(name in self.axes for name in self.graph.outputs):
             raise NotFreeError("no output depends on the images")
@@ -95,6 +104,18 @@ class Tracker:
     def axis(self, tensor: str) -> int | None:
         """The axis of `tensor` that counts the images; None where it is the same for all."""
         return self.axes.get(tensor)
+
+    def block(self, tensor: str) -> int:
+        """How many places along its batch axis belong to each image."""
+        return self._blocks.get(tensor, 1)
+
+    def merge(self, tensor: str, block: int) -> None:
+        """Have each image take `block` places along the batch axis of the result `tensor`."""
+        self._blocks[tensor] = block
+
+    def extent(self, tensor: str) -> int:
+        """The length of the batch axis of `tensor` at the fixed batch."""
+        return self.size * self.block(tensor)
 
     def shape(self, tensor: str) -> Shape:
         """The shape of `tensor` at the fixed batch.
@@ -111,12 +132,28 @@ class Tracker:
         """Have a constant changed, should the batch turn out to be free."""
         self._edits.append(edit)
 
+    def repeat(self, node: Node, index: int, axis: int) -> bool:
+        """Have input `index` of `node`, the same for all images, given once to each along `axis`.
+
+        Returns:
+            Whether that can be: it holds what one image reads.
+        """
+        like = next(name for name in node.inputs if name in self.axes)
+        single = self.size == 1 and self.block(like) == 1
+        if not single or self.shape(node.input(index))[axis] != 1:
+            return False
+        self._repeats.append((node, index, axis, like, self.axes[like]))
+        return True
+
     def apply(self) -> None:
         """Carry the edits out and declare the batch to be symbolic."""
+        for node, index, axis, like, batch in self._repeats:
+            self._repeat(node, index, axis, like, batch)
         for edit in self._edits:
-            name = f"{edit.node.output}/free_shape"
-            self.graph.add_initializer(name, np.array(edit.values, np.int64))
-            inputs = list(edit.node.inputs)
+            name = "" if edit.values is None else f"{edit.node.output}/free_shape"
+            if edit.values is not None:
+                self.graph.add_initializer(name, np.array(edit.values, np.int64))
+            inputs = [*edit.node.inputs, *[""] * (edit.index + 1 - len(edit.node.inputs))]
             inputs[edit.index] = name
             self.graph.set_inputs(edit.node, inputs)
             for key, value in edit.attributes.items():
@@ -128,22 +165,38 @@ class Tracker:
                 self.graph.retype(name, TensorType(known.elem_type, (symbol, *known.shape[1:])))
         self.graph.infer()
 
+    def _repeat(self, node: Node, index: int, axis: int, like: str, batch: int) -> None:
+        op = Emitter(self.graph, f"{node.output}/input{index}", node.metadata, before=node)
+        rank = len(self.shape(node.input(index)))
+        count = op.Shape(like, start=batch, end=batch + 1)
+        sizes = op.Concat([1] * axis, count, [1] * (rank - axis - 1), axis=0) if rank > 1 else count
+        inputs = list(node.inputs)
+        inputs[index] = str(op.Expand(node.input(index), sizes))
+        self.graph.set_inputs(node, inputs)
+
     def _visit(self, node: Node) -> None:
         read = [name for name in (*node.inputs, *node.captures) if name]
         batched = any(name in self.axes for name in read)
+        blocks = {self.block(name) for name in read if name in self.axes}
+        if len(blocks) > 1:
+            raise NotFreeError(f"{node} mixes images with parts of images")
         arithmetic = node.op_type == "Shape" or not batched
-        if arithmetic and self.values.visit(node, self.axis(node.input(0))):
+        counted = self.axis(node.input(0)), self.block(node.input(0))
+        known = arithmetic and self.values.visit(node, *counted)
+        sharpen(self.graph, self.values, node, self.size)
+        if known:
             return
-        counted = any(self.values.counts_images(name) for name in read)
-        if not batched and not counted:
+        sized = any(self.values.counts_images(name) for name in read)
+        if not batched and not sized:
             return  # the same for any number of images
-        rules = SHAPE_RULES if counted else _RULES
+        rules = SHAPE_RULES if sized else _RULES
         rule = None if node.domain or node.captures else rules.get(node.op_type)
         if rule is None:
             raise NotFreeError(f"{node} is not known to keep images apart")
         for output, axis in zip(node.outputs, rule(self, node), strict=False):
             if output and axis is not None:
                 self.axes[output] = axis
+                self._blocks.setdefault(output, next(iter(blocks), 1))
 
 
 def _ancestors(graph: Graph) -> set[str]:

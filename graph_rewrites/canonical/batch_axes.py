@@ -144,17 +144,6 @@ def _transpose(tracker: Tracker, node: Node) -> Axes:
     return [node.attr("perm", list(reversed(range(rank)))).index(batch)]
 
 
-def _squeeze(tracker: Tracker, node: Node) -> Axes:
-    batch = only_first(tracker, node)
-    axes = constant(tracker, node, 1)
-    if axes is None:
-        raise NotFreeError(f"{node} names no axes: the rank of its result depends on the batch")
-    gone = acted_axes(tracker, node, axes)
-    if batch in gone:
-        raise mixes(node)
-    return [batch - sum(axis < batch for axis in gone)]
-
-
 def _unsqueeze(tracker: Tracker, node: Node) -> Axes:
     batch = only_first(tracker, node)
     axes = constant(tracker, node, 1) or []
@@ -200,11 +189,15 @@ def _is_whole(tracker: Tracker, node: Node, at: int) -> bool:
 
 
 def _concat(tracker: Tracker, node: Node) -> Axes:
-    axes = {tracker.axis(name) for name in node.inputs}
+    axes = {tracker.axis(name) for name in node.inputs} - {None}
     (acted,) = acted_axes(tracker, node, [node.attr("axis", 0)])
-    if None in axes or len(axes) != 1 or acted in axes:
+    if len(axes) != 1 or acted in axes:
         raise mixes(node)
-    return list(axes)
+    (batch,) = (axis for axis in axes if axis is not None)
+    for at, name in enumerate(node.inputs):
+        if tracker.axis(name) is None and not tracker.repeat(node, at, batch):
+            raise NotFreeError(f"{node} joins {name!r}, which holds a part for each image")
+    return [batch]
 
 
 def _pad(tracker: Tracker, node: Node) -> Axes:
@@ -262,6 +255,23 @@ def _gemm(tracker: Tracker, node: Node) -> Axes:
     return [0]
 
 
+def _einsum(tracker: Tracker, node: Node) -> Axes:
+    """One letter is the batch, in every operand that has one, in no other, and in the result."""
+    spelled = node.attr("equation").replace(" ", "")
+    terms, arrow, result = spelled.partition("->")
+    operands = list(zip(terms.split(","), node.inputs, strict=True))
+    if not arrow or "." in spelled:
+        raise NotFreeError(f"{node} does not spell out its axes in {spelled!r}")
+    letters = {term[axis] for term, name in operands if (axis := tracker.axis(name)) is not None}
+    letter = letters.pop()
+    if letters or result.count(letter) != 1:
+        raise mixes(node)
+    for term, name in operands:
+        if term.count(letter) != (tracker.axis(name) is not None):
+            raise mixes(node)
+    return [result.index(letter)]
+
+
 _ELEMENTWISE = (
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift",
     "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "CastLike", "Ceil", "Celu",
@@ -291,6 +301,7 @@ AXIS_RULES: dict[str, AxisRule] = {
     **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _quantize),
     **dict.fromkeys(_ALONG_LAST, _along_axis(-1)),
     "Concat": _concat,
+    "Einsum": _einsum,
     "Gather": _gather,
     "Gemm": _gemm,
     "LayerNormalization": _layer_norm,
@@ -298,7 +309,6 @@ AXIS_RULES: dict[str, AxisRule] = {
     "Pad": _pad,
     "Slice": _slice,
     "Split": _along_axis(0),
-    "Squeeze": _squeeze,
     "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

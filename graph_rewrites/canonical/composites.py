@@ -1,9 +1,9 @@
 """Take apart operators that are nothing but a composition of older ones.
 
-ONNX gives each of them a body of nodes, but the bodies are of little use: those of opset 23 and
-later lose the defaults of their attributes when they are inlined, that of GroupNormalization has
-nearly thirty nodes, and shape inference stops at every one of these operators. No runtime has a
-kernel for them that a composition would lose. What is written here is what exporters write.
+ONNX gives most of them a body of nodes, but the bodies are of little use: that of
+GroupNormalization has nearly thirty nodes, that of Attention more, and shape inference stops at
+every one of these operators. In opset 21 the runtime has a kernel for none of them that a
+composition would lose. What is written here is what exporters write.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from types import MappingProxyType
 import numpy as np
 import onnx
 
-from graph_rewrites.canonical.decompose import Table, number, shape_of
+from graph_rewrites.canonical.attention import attention, rotary_embedding, tensor_scatter
+from graph_rewrites.canonical.decompose import Table, kept, number, shape_of
 from graph_rewrites.emit import Emitter
+from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.node import Node
 
 _AWAY = "graph_rewrites"
@@ -79,6 +81,32 @@ def _rms_normalization(op: Emitter, node: Node) -> Sequence[str]:
     return [op.Mul(op.Div(x, root), scale)]
 
 
+def _cast_like(op: Emitter, node: Node) -> Sequence[str]:
+    """X in the element type of another tensor, through which no gradient passes."""
+    x, like = node.inputs
+    shape_of(op, like)  # for its type
+    return [op.Cast(x, to=op.graph.type(like).elem_type, **kept(node))]
+
+
+def _cum_prod(op: Emitter, node: Node) -> Sequence[str]:
+    """The products of all that came before along an axis: each of one row of a triangle of x."""
+    x, axis = node.inputs
+    rank, at = len(shape_of(op, x)), node.constant(axis)
+    if at is None:
+        raise UnsupportedOperatorError(
+            f"{node} computes the axis that it runs along; export the model with a constant axis"
+        )
+    behind = rank - 1 - int(at.item()) % rank
+    size = op.Shape(x, start=rank - 1 - behind, end=rank - behind)
+    place = op.Range(op.constant(0, np.int64), op.Squeeze(size), op.constant(1, np.int64))
+    row, column = op.Unsqueeze(place, [1]), op.Unsqueeze(place, [0])
+    first, last = (row, column) if node.attr("reverse", 0) else (column, row)
+    taken = (op.Less if node.attr("exclusive", 0) else op.LessOrEqual)(first, last)
+    taken = op.Reshape(taken, op.Concat(size, [-1] + [1] * behind, axis=0))
+    rows = op.Where(taken, op.Unsqueeze(x, [rank - 1 - behind]), number(op, 1.0, x))
+    return [op.ReduceProd(rows, [rank - behind], keepdims=0)]
+
+
 def _mean_variance_normalization(op: Emitter, node: Node) -> Sequence[str]:
     """(X - mean) / (deviation + 1e-9) over `axes`."""
     x, axes = node.input(0), node.attr("axes", [0, 2, 3])
@@ -90,10 +118,15 @@ def _mean_variance_normalization(op: Emitter, node: Node) -> Sequence[str]:
 
 COMPOSITES: Table = MappingProxyType(
     {
+        ("", "Attention"): attention,
+        ("", "CastLike"): _cast_like,
+        ("", "CumProd"): _cum_prod,
         ("", "GroupNormalization"): _group_normalization,
         ("", "MeanVarianceNormalization"): _mean_variance_normalization,
         ("", "RMSNormalization"): _rms_normalization,
+        ("", "RotaryEmbedding"): rotary_embedding,
         ("", "Swish"): _swish,
+        ("", "TensorScatter"): tensor_scatter,
     }
 )
 """What takes each of them apart."""

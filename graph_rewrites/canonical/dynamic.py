@@ -2,9 +2,7 @@
 
 The integers of the accumulator are computed in float32: the same numbers as long as they stay below
 2^24, rounded as every float is beyond. The scale of a picture follows the picture's own range;
-it is computed apart from the quantisation and counts as constant on the way back. Integers that a
-convolution reads as they are come from a QuantizeLinear of step 1, so that the straight-through
-estimator sees the division by the scale.
+it is computed apart from the quantisation and counts as constant on the way back.
 """
 
 from __future__ import annotations
@@ -85,11 +83,6 @@ def _dynamic_matmul(op: Emitter, node: Node) -> Sequence[str]:
 
 def _steps(op: Emitter, integers: str, zero: str) -> str:
     """`integers` - `zero` in float32."""
-    source = op.graph.producer(integers)
-    if source is not None and source.op_type == "QuantizeLinear":
-        x, scale, offset = (source.input(i) for i in range(3))
-        if shape_of(op, scale) in ((), (1,)):
-            integers = op.QuantizeLinear(op.Div(x, scale), 1.0, offset or None)
     real = op.Cast(integers, to=TensorProto.FLOAT)
     return str(op.Sub(real, op.Cast(zero, to=TensorProto.FLOAT)) if zero else real)
 

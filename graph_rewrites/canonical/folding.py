@@ -20,10 +20,11 @@ from graph_rewrites.node import Node
 
 _LARGEST_BYTES = 1 << 20  # moving more takes time and gains nothing: the runtime does it too
 _FREE_BYTES = 64  # constants up to this size may grow out of smaller ones
+_FREE_INDEX_BYTES = 1024  # the same for integers, which say where numbers go
 
 _MOVES = frozenset({
-    "Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze",
-    "Tile", "Transpose", "Unsqueeze",
+    "Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Shape", "Slice",
+    "Squeeze", "Tile", "Transpose", "Unsqueeze",
 })  # fmt: skip
 _EXACT = frozenset({
     "Add", "Ceil", "Div", "Equal", "Floor", "Greater", "Less", "Max", "Min", "Mul", "Neg",
@@ -76,7 +77,8 @@ def _computed(graph: Graph, node: Node) -> np.ndarray | None:
     if not inputs or not all(name in graph.initializers for name in inputs):
         return None
     replaced = sum(_bytes(graph, name) for name in inputs if _only(graph, name, node))
-    budget = max(_FREE_BYTES, replaced)
+    counts = graph.type(node.output).elem_type in _WHOLE or node.op_type == "Range"
+    budget = max(_FREE_INDEX_BYTES if counts else _FREE_BYTES, replaced)
     if not _allowed(graph, node, inputs) or not _fits(graph, node, budget):
         return None
     feeds = {name: value for name in inputs if (value := graph.constant(name)) is not None}
@@ -105,8 +107,17 @@ def _fits(graph: Graph, node: Node, budget: int) -> bool:
     known = graph.type(node.output)
     dims = [dim for dim in known.shape or () if isinstance(dim, int)]
     if known.shape is None or len(dims) < len(known.shape) or not known.elem_type:
-        return node.op_type not in _GROWING
+        return node.op_type not in _GROWING or _fits_as_range(graph, node, budget)
     return prod(dims) * _item_bytes(known.elem_type) <= budget
+
+
+def _fits_as_range(graph: Graph, node: Node, budget: int) -> bool:
+    """The same for a Range whose bounds were only just computed, so that its type is not known."""
+    bounds = [graph.constant(name) for name in node.inputs]
+    if node.op_type != "Range" or any(bound is None for bound in bounds):
+        return False
+    start, limit, step = (int(bound) for bound in bounds if bound is not None)
+    return step != 0 and 8 * len(range(start, limit, step)) <= budget
 
 
 def _bytes(graph: Graph, name: str) -> int:
@@ -143,4 +154,5 @@ _INTEGERS = frozenset(
         TensorProto.UINT64,
     }
 )
+_WHOLE = frozenset({TensorProto.INT32, TensorProto.INT64})
 _NUMBERS = _INTEGERS | _HALF | {TensorProto.FLOAT, TensorProto.DOUBLE}

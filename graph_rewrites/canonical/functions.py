@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -40,26 +41,41 @@ def expand_young_operators(model: onnx.ModelProto, opset: int) -> onnx.ModelProt
     """
     version = default_opset(model)
     young: dict[str, onnx.NodeProto] = {}
-    for node in model.graph.node:
+    for node in all_nodes(model.graph):
         if not node.domain and not onnx.defs.has(node.op_type, opset, ""):
             young.setdefault(node.op_type, node)
     for op_type, node in young.items():
-        if not _has_body(onnx.defs.get_schema(op_type, version, "")):
+        if not has_body(op_type, version):
             raise UnsupportedOperatorError(
-                f"operator {describe(node)} of opset {version} does not exist in opset {opset} and "
-                f"has no standard body; export the model with opset {opset} or below"
+                f"operator {describe(node, version)} does not exist in opset {opset} and has no "
+                f"standard body; export the model with opset {opset} or below"
             )
-    if not young:
-        return model
+    return expand_operators(model, list(young)) if young else model
+
+
+def expand_operators(model: onnx.ModelProto, op_types: Sequence[str]) -> onnx.ModelProto:
+    """Put their standard bodies in place of the operators named.
+
+    Raises:
+        UnsupportedOperatorError: the bodies cannot be put there.
+    """
     try:
         return onnx.inliner.inline_selected_functions(
-            _with_typed_initializers(model), [("", op) for op in young], False, True
+            _spelled_out(model, op_types), [("", op_type) for op_type in op_types], False, True
         )
     except RuntimeError as error:
         raise UnsupportedOperatorError(
-            f"operators {', '.join(young)} of opset {version} cannot be expressed in opset {opset} "
-            f"({_line(error)}); export the model with opset {opset} or below"
+            f"the standard bodies of {', '.join(op_types)} of opset {default_opset(model)} cannot "
+            f"be put in their place ({_line(error)}); export the model with opset 21 or below"
         ) from error
+
+
+def has_body(op_type: str, version: int) -> bool:
+    """Whether the standard defines an operator of the default domain by a body of others."""
+    if not onnx.defs.has(op_type, version, ""):
+        return False
+    schema: Any = onnx.defs.get_schema(op_type, version, "")  # onnx's stubs lack these properties
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def require_known_operators(model: onnx.ModelProto) -> None:
@@ -72,13 +88,13 @@ def require_known_operators(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         if node.domain in _LAYOUTS:
             raise UnsupportedOperatorError(
-                f"operator {describe(node)} belongs to one machine's memory layout; save the "
-                "optimised model again with the runtime's optimisation level EXTENDED or below"
+                f"operator {describe(node, version)} belongs to one machine's memory layout; save "
+                "the optimised model again with the runtime's optimisation level EXTENDED or below"
             )
         if not node.domain and not _exists(node.op_type, version):
             raise UnsupportedOperatorError(
-                f"operator {describe(node)} is no ONNX operator of opset {version}; if it is a "
-                "custom one, give it the domain that it belongs to"
+                f"operator {describe(node, version)} is no ONNX operator of that opset; give it "
+                "the domain that it belongs to if it is a custom one"
             )
 
 
@@ -104,29 +120,47 @@ def default_opset(model: onnx.ModelProto) -> int:
     )
 
 
-def describe(node: onnx.NodeProto) -> str:
-    """How an error names a node: operator, name and first output."""
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of its subgraphs, at any depth."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from all_nodes(subgraph)
+
+
+def describe(node: onnx.NodeProto, opset: int | None = None) -> str:
+    """How an error names a node: operator, name, output, and operator set if given."""
     domain = f"{node.domain}." if node.domain else ""
     name = f"node {node.name!r}, " if node.name else ""
     output = next((output for output in node.output if output), "")
-    return f"{domain}{node.op_type} ({name}output {output!r})"
+    version = f", opset {opset}" if opset else ""
+    return f"{domain}{node.op_type} ({name}output {output!r}{version})"
 
 
-def _has_body(schema: Any) -> bool:  # noqa: ANN401 - onnx's stubs lack these properties
-    return bool(schema.has_function or schema.has_context_dependent_function)
+def _spelled_out(model: onnx.ModelProto, op_types: Collection[str]) -> onnx.ModelProto:
+    """A copy that says what the inliner does not look up by itself.
 
-
-def _with_typed_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Declare the initializers' types among the inner values, where the inliner looks for them."""
-    typed = onnx.ModelProto()
-    typed.CopyFrom(model)
-    known = {value.name for value in (*typed.graph.value_info, *typed.graph.input)}
-    typed.graph.value_info.extend(
+    That is the initializers' types, and of the operators named each attribute's default.
+    """
+    told = onnx.ModelProto()
+    told.CopyFrom(model)
+    known = {value.name for value in (*told.graph.value_info, *told.graph.input)}
+    told.graph.value_info.extend(
         onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in typed.graph.initializer
+        for tensor in told.graph.initializer
         if tensor.name not in known
     )
-    return typed
+    for node in all_nodes(told.graph):
+        if node.op_type in op_types and not node.domain:
+            given = {attribute.name for attribute in node.attribute}
+            schema = onnx.defs.get_schema(node.op_type, default_opset(told), "")
+            node.attribute.extend(
+                attribute.default_value
+                for name, attribute in schema.attributes.items()
+                if attribute.default_value.name and name not in given
+            )
+    return told
 
 
 def _line(error: Exception) -> str:

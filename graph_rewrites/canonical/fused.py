@@ -24,6 +24,7 @@ from graph_rewrites.canonical.decompose import (
     unsupported,
 )
 from graph_rewrites.canonical.functions import default_opset
+from graph_rewrites.canonical.fused_attention import FUSED_ATTENTION
 from graph_rewrites.emit import Emitter
 from graph_rewrites.node import Node
 
@@ -238,5 +239,6 @@ FUSED: Table = MappingProxyType({
     (MICROSOFT, "SimplifiedLayerNormalization"): _rms_norm,
     (MICROSOFT, "SkipLayerNormalization"): _skip_layer_norm,
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_rms_norm,
+    **FUSED_ATTENTION,
 })  # fmt: skip
 """What takes each fused operator apart."""

@@ -6,9 +6,13 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
+from graph_rewrites.canonical.functions import all_nodes, describe
 from graph_rewrites.errors import ModelError
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
+
+_TRAINING_MODE = 14
+"""The opset since which BatchNormalization has this attribute."""
 
 
 def settle_inference_mode(graph: Graph) -> None:
@@ -27,6 +31,21 @@ def settle_inference_mode(graph: Graph) -> None:
     for node in dropouts:
         _require_inference(graph, node)
         _replace(graph, node)
+
+
+def refuse_old_training(model: onnx.ModelProto, version: int) -> None:
+    """Refuse what said training mode before there was an attribute for it: further results.
+
+    Raises:
+        ModelError: a BatchNormalization of before opset 14 computes statistics.
+    """
+    for node in all_nodes(model.graph) if version < _TRAINING_MODE else ():
+        if node.op_type == "BatchNormalization" and not node.domain and any(node.output[1:]):
+            raise ModelError(
+                f"{describe(node, version)} computes the statistics of the images at hand (it has "
+                "several outputs), so each result depends on the others; export the model in "
+                "inference mode"
+            )
 
 
 def _require_inference(graph: Graph, node: Node) -> None:

@@ -28,6 +28,8 @@ from graph_rewrites.canonical.decompose import (
 from graph_rewrites.emit import Emitter
 from graph_rewrites.node import Node
 
+_SUFFIX = "_quantized"
+
 
 def _dequantized(op: Emitter, node: Node, first: int, axis: int | None = None) -> str:
     """The real values of the operand whose tensor, scale and zero point are inputs `first` on.
@@ -62,7 +64,25 @@ def dequantized(
 
 def _quantized(op: Emitter, node: Node, real: str, first: int) -> str:
     """`real` as integers; its scale and zero point are the inputs `first` and `first` + 1."""
-    return str(op.QuantizeLinear(real, node.input(first), node.input(first + 1) or None))
+    integers = str(op.QuantizeLinear(real, node.input(first), node.input(first + 1) or None))
+    _rename(op, real, node.output)
+    return integers
+
+
+def _rename(op: Emitter, real: str, integers: str) -> None:
+    """Give the float behind which the quantiser wrote `integers` its name back.
+
+    The runtime's quantiser calls the integers by the float's name and a suffix. Where it had to
+    dequantise them again, for an operator that has no integers, that float has the name.
+    """
+    name, graph = integers.removesuffix(_SUFFIX), op.graph
+    writer, taken = graph.producer(real), graph.producer(name) if name else None
+    if name in ("", integers) or writer is None or name in graph.outputs:
+        return
+    if taken is not None and taken.op_type == "DequantizeLinear" and taken.input(0) == integers:
+        graph.rename_output(taken, name, op.fresh("dequantized"))
+    if not graph.exists(name):
+        graph.rename_output(writer, real, name)
 
 
 def _bias(op: Emitter, bias: str, scales: Sequence[str], factor: float = 1.0) -> str:

@@ -1,31 +1,27 @@
 """Bring a model to operator set 18 to 21: there every operator that we emit exists and has kernels.
 
-`onnx.version_converter` does the work, and what it gets wrong is repaired here. It makes a Resize
-of before opset 11 half-pixel though it was asymmetric; it drops metadata, doc strings of values
-and quantization annotations. So only the nodes that a version step really changed, and the
-constants that go with them, are taken from what it returns.
+`onnx.version_converter` does the work, apart from the operators that it renames (`forerunners`).
+It drops metadata, doc strings of values and quantization annotations: so only the nodes that a
+version step really changed, and the constants that go with them, are taken from what it returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 
 import onnx
-import onnx.numpy_helper
 import onnx.version_converter
 
+from graph_rewrites.canonical.forerunners import release, succeed
 from graph_rewrites.canonical.functions import (
     default_opset,
-    describe,
     expand_young_operators,
     require_known_operators,
 )
-from graph_rewrites.errors import ModelError, UnsupportedOperatorError
+from graph_rewrites.canonical.inference_mode import refuse_old_training
+from graph_rewrites.errors import ModelError
 
 LOWEST, HIGHEST, IR_VERSION = 18, 21, 10
-
-_ASYMMETRIC_UNTIL = 10
-"""The last opset whose Resize and Upsample know only asymmetric coordinates."""
 
 
 def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -43,6 +39,7 @@ def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             "upgrade onnx or export the model with an older opset"
         )
     require_known_operators(model)
+    refuse_old_training(model, version)
     model.ir_version = max(model.ir_version, IR_VERSION)
     if version > HIGHEST:
         model = _convert(expand_young_operators(model, HIGHEST), HIGHEST)
@@ -60,6 +57,7 @@ def _quantises_early(model: onnx.ModelProto) -> bool:
 
 def _convert(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     version = default_opset(model)
+    succeed(model, version)
     try:
         converted = onnx.version_converter.convert_version(model, target)
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
@@ -68,55 +66,9 @@ def _convert(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
             f"the model cannot be converted from opset {version} to {target}: {reason}; "
             f"export it with opset {LOWEST} to {HIGHEST}"
         ) from error
-    if version <= _ASYMMETRIC_UNTIL:
-        _make_asymmetric(converted.graph, _old_resizes(model.graph))
     _merge(model, converted, version, target)
+    release(model)
     return model
-
-
-def _old_resizes(graph: onnx.GraphProto) -> dict[str, str]:
-    """The nodes that resize by the rules of before opset 11: first output, and rounding."""
-    scales = {tensor.name: tensor for tensor in graph.initializer}
-    rounding = {}
-    for node in _all_nodes(graph):
-        if not node.domain and node.op_type in ("Resize", "Upsample"):
-            given = scales.get(node.input[1]) if len(node.input) > 1 else None
-            factors = () if given is None else onnx.numpy_helper.to_array(given).tolist()
-            rounding[node.output[0]] = _rounding(node, factors)
-    return rounding
-
-
-def _rounding(node: onnx.NodeProto, factors: Sequence[float]) -> str:
-    """How the runtime rounds to the nearest cell: down, but up along an axis that shrinks."""
-    linear = any(a.name == "mode" and a.s != b"nearest" for a in node.attribute)
-    if linear or all(factor >= 1 for factor in factors):
-        return "floor"
-    if all(factor <= 1 for factor in factors):
-        return "ceil"
-    raise UnsupportedOperatorError(
-        f"operator {describe(node)} enlarges one axis and shrinks another by the rules of before "
-        "opset 11, which later ones cannot express; export the model with opset 11 or above"
-    )
-
-
-def _make_asymmetric(graph: onnx.GraphProto, rounding: Mapping[str, str]) -> None:
-    for node in _all_nodes(graph):
-        if node.op_type == "Resize" and node.output[0] in rounding:
-            settings = {
-                "coordinate_transformation_mode": "asymmetric",
-                "nearest_mode": rounding[node.output[0]],
-            }
-            for attribute in [a for a in node.attribute if a.name in settings]:
-                node.attribute.remove(attribute)
-            node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in settings.items())
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from _all_nodes(subgraph)
 
 
 def _merge(model: onnx.ModelProto, converted: onnx.ModelProto, version: int, target: int) -> None:

@@ -3,15 +3,20 @@
 The definition is ONNX's: SAME gives ceil(input / stride) outputs, the odd cell of padding goes to
 the end for SAME_UPPER and to the beginning for SAME_LOWER; a ConvTranspose is sized the other way
 round, input * stride.
+
+A pool that rounds its size up (ceil_mode) counts no window that begins in the padding behind; shape
+inference before opset 22 does. Where rounding up adds no window, it goes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graph_rewrites.errors import UnknownShapeError, UnsupportedOperatorError
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
+from graph_rewrites.windows import Window
 
 _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 _WEIGHT = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
@@ -25,6 +30,7 @@ def make_pads_explicit(graph: Graph) -> None:
         UnknownShapeError: the pads depend on a height or width that the model leaves open.
         UnsupportedOperatorError: runtimes do not agree what the pads should be.
     """
+    settled = False
     for node in graph.nodes:
         if node.domain or node.op_type not in _POOLS | _WEIGHT.keys():
             continue
@@ -35,6 +41,20 @@ def make_pads_explicit(graph: Graph) -> None:
         elif mode != "NOTSET":
             _settle(node, mode)
         node.set_attr("auto_pad", None)
+        if node.attr("ceil_mode", 0) and _adds_no_window(node):
+            node.set_attr("ceil_mode", None)
+            settled = True
+    if settled:
+        graph.infer()
+
+
+def _adds_no_window(node: Node) -> bool:
+    """Whether a pool of fixed size has as many windows as one that rounds its size down."""
+    sizes = [dim for dim in (node.shape(node.input(0)) or ())[2:] if isinstance(dim, int)]
+    up = Window.of(node)
+    if len(sizes) < len(up.kernel):
+        return False
+    return up.counts(sizes) == replace(up, ceil=False).counts(sizes)
 
 
 def _settle(node: Node, mode: str) -> None:

@@ -1,7 +1,7 @@
 """What small integer tensors (shapes, axes, sizes) hold, as far as it can be told without an image.
 
-A value is an array of entries: a number; `BATCH` for exactly the number of images; None for a
-number that is not known but is the same for any number of images. Following shape arithmetic on
+A value is an array of entries: a number; a `Batch` for a multiple of the number of images; None for
+a number that is not known but is the same for any number of images. Following shape arithmetic on
 such arrays shows, for instance, that `Reshape(x, Concat(Shape(x)[:1], [-1]))` keeps the batch.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import TensorProto
@@ -24,14 +24,14 @@ _LARGEST = 64  # longer tensors hold no shapes
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32})
 
 
-class _Batch:
-    def __repr__(self) -> str:
-        return "BATCH"
+@dataclass(frozen=True)
+class Batch:
+    """The entry that stands for `block` times the number of images."""
+
+    block: int = 1
 
 
-BATCH: Final = _Batch()
-"""The entry that stands for the number of images."""
-Entry = int | _Batch | None
+Entry = int | Batch | None
 
 
 class Values:
@@ -64,20 +64,21 @@ class Values:
     def counts_images(self, tensor: str) -> bool:
         """Whether `tensor` is known to hold the number of images."""
         value = self._known.get(tensor)
-        return value is not None and any(entry is BATCH for entry in value.reshape(-1))
+        return value is not None and any(isinstance(entry, Batch) for entry in value.reshape(-1))
 
-    def visit(self, node: Node, batch_axis: int | None = None) -> bool:
+    def visit(self, node: Node, batch_axis: int | None = None, block: int = 1) -> bool:
         """Learn what `node` computes where that is shape arithmetic, and say whether it is.
 
         Args:
             node: the next node; for one that is no Shape no input may be a tensor of images.
             batch_axis: for a Shape, the axis of its input that counts the images.
+            block: how many places along that axis each image has.
         """
         if node.domain or node.op_type not in _OPERATORS:
             return False
         try:
             if node.op_type == "Shape":
-                value = self._shape(node, batch_axis)
+                value = self._shape(node, batch_axis, block)
             else:
                 value = _OPERATORS[node.op_type](node, *(self._entries(i) for i in node.inputs))
         except (TypeError, ValueError, IndexError):  # an operand, index or axis is not known
@@ -91,14 +92,14 @@ class Values:
             raise ValueError(tensor)
         return value
 
-    def _shape(self, node: Node, batch_axis: int | None) -> Value:
+    def _shape(self, node: Node, batch_axis: int | None, block: int) -> Value:
         shape = self._graph.shape(node.input(0))
         if shape is None:
             raise ValueError(node.input(0))
         entries = [dim if isinstance(dim, int) else None for dim in shape]
         value = _array(entries)
         if batch_axis is not None:
-            value[batch_axis] = BATCH
+            value[batch_axis] = Batch(block)
         return value[slice(node.attr("start", 0), node.attr("end"))]
 
 
@@ -144,20 +145,53 @@ def _fail() -> Value:
     raise ValueError
 
 
-def _arithmetic(compute: Callable[[int, int], int], neutral: int) -> Callable[..., Value]:
-    """An elementwise operator; on the number of images only its neutral element can act."""
+def _arithmetic(
+    compute: Callable[[int, int], int], scale: Callable[[int, int], int] | None = None
+) -> Callable[..., Value]:
+    """An elementwise operator.
+
+    Args:
+        compute: what it does to two numbers.
+        scale: what it does to the block of a batch and a number; else only adding nothing is known.
+    """
 
     def entry(a: Entry, b: Entry) -> Entry:
-        if a is BATCH and b == neutral:
-            return BATCH
-        if a is BATCH or b is BATCH:
-            raise ValueError
+        if isinstance(a, Batch) and isinstance(b, int):
+            return Batch(scale(a.block, b)) if scale else a if b == 0 else _fail_entry()
+        if isinstance(a, Batch) or isinstance(b, Batch):
+            return _fail_entry()
         return compute(a, b) if isinstance(a, int) and isinstance(b, int) else None
 
     def apply(node: Node, a: Value, b: Value) -> Value:
         return np.asarray(np.frompyfunc(entry, 2, 1)(a, b), object)
 
     return apply
+
+
+def _commutative(apply: Callable[..., Value]) -> Callable[..., Value]:
+    """The same with the batch in either place."""
+
+    def either(node: Node, a: Value, b: Value) -> Value:
+        swap = any(isinstance(entry, Batch) for entry in b.reshape(-1))
+        return apply(node, b, a) if swap else apply(node, a, b)
+
+    return either
+
+
+def _fail_entry() -> Entry:
+    raise ValueError
+
+
+def _multiply_block(block: int, number: int) -> int:
+    if number < 1:
+        raise ValueError
+    return block * number
+
+
+def _divide_block(block: int, number: int) -> int:
+    if number < 1 or block % number:
+        raise ValueError
+    return block // number
 
 
 def _divide(a: int, b: int) -> int:
@@ -175,8 +209,8 @@ _OPERATORS: dict[str, Callable[..., Value]] = {
     "Squeeze": _squeeze,
     "Cast": _same,
     "Identity": _same,
-    "Add": _arithmetic(operator.add, 0),
-    "Sub": _arithmetic(operator.sub, 0),
-    "Mul": _arithmetic(operator.mul, 1),
-    "Div": _arithmetic(_divide, 1),
+    "Add": _commutative(_arithmetic(operator.add)),
+    "Sub": _arithmetic(operator.sub),
+    "Mul": _commutative(_arithmetic(operator.mul, _multiply_block)),
+    "Div": _arithmetic(_divide, _divide_block),
 }

@@ -56,7 +56,7 @@ def _contiguous_tail(graph: Graph, node: Node, source: str) -> list[int] | None:
         return None
     fixed = [dim for dim in shape[1:] if isinstance(dim, int)]
     part = _affine_part(graph, node.input(1))
-    if part is None or len(fixed) != len(shape) - 1:
+    if part is None or len(fixed) != len(shape) - 1 or not _reads_only(graph, part, shape[0]):
         return None
     tails = set()
     for batch in (shape[0],) if isinstance(shape[0], int) else _BATCHES:
@@ -81,6 +81,15 @@ def _affine_part(graph: Graph, tensor: str) -> list[Node] | None:
         if node.op_type != "Shape":
             pending.extend(name for name in node.inputs if name)
     return [node for node in graph.nodes if node.output in found]
+
+
+def _reads_only(graph: Graph, part: list[Node], symbol: Dim) -> bool:
+    """Whether no size but `symbol` is open among those that `part` reads."""
+    shapes = [graph.shape(node.input(0)) for node in part if node.op_type == "Shape"]
+    return all(
+        shape is not None and all(isinstance(dim, int) or dim == symbol for dim in shape)
+        for shape in shapes
+    )
 
 
 def _evaluate(graph: Graph, part: list[Node], tensor: str, symbol: Dim, batch: int) -> np.ndarray:

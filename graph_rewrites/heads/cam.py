@@ -5,6 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graph_rewrites.emit import Emitter
+from graph_rewrites.layers import FeatureMap
+
+
+def spread(op: Emitter, values: str, feature_map: FeatureMap) -> str:
+    """Lay tokens out on their grid: (R, L, C) becomes (R, h, w, C), without the leading tokens.
+
+    Args:
+        op: the emitter.
+        values: features or cotangent of `feature_map`, R rows.
+        feature_map: what they belong to; a map that is no grid of tokens stays as it is.
+    """
+    if feature_map.tokens is None:
+        return values
+    height, width, lead = feature_map.tokens
+    axis = 3 - feature_map.channel_axis
+    if feature_map.shape[axis] != height * width:
+        values = op.Slice(values, [lead], [lead + height * width], [axis])
+    return str(op.Reshape(values, [0, -1, height, width] if axis == 2 else [0, height, width, -1]))
 
 
 def grad_cam(op: Emitter, features: str, cotangent: str, channel_axis: int, rank: int) -> str:

@@ -11,17 +11,19 @@ from onnx import TensorProto
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import ModelError, UnknownTensorError
+from graph_rewrites.explained import find_explained
 from graph_rewrites.graph import Graph
-from graph_rewrites.heads.cam import grad_cam, upsample
+from graph_rewrites.heads.cam import grad_cam, spread, upsample
 from graph_rewrites.heads.methods import METHODS
+from graph_rewrites.heads.objectives import publish
 from graph_rewrites.heads.picture import find_picture
-from graph_rewrites.heads.targets import Selection, publish, select_targets
+from graph_rewrites.heads.targets import Selection, select_targets
 from graph_rewrites.layers import FeatureMap, find_feature_maps, resolve
 from graph_rewrites.layouts import Picture
 from graph_rewrites.quantized import dequantized
 from graph_rewrites.reverse import Sweep
 from graph_rewrites.rules import DEFAULT_RULES, RuleTable
-from graph_rewrites.scores import find_scores
+from graph_rewrites.scores import Scores
 from graph_rewrites.stamps import PREFIX_KEY
 from graph_rewrites.tensor_type import Dim, TensorType
 
@@ -33,6 +35,9 @@ def explanation_model(
     targets: int = 1,
     other_activations: str = "gradient",
     rules: RuleTable = DEFAULT_RULES,
+    *,
+    of: str | None = None,
+    objective: str = "class",
 ) -> onnx.ModelProto:
     """Build the model that explains `model`.
 
@@ -44,6 +49,12 @@ def explanation_model(
         targets: T, how many classes each image is explained for, over one forward pass.
         other_activations: see `differentiate`.
         rules: the rule table.
+        of: what is explained: an output, a tensor inside the network, or a layer path; by default
+            the class scores.
+        objective: the number that is taken of it, a name in `OBJECTIVES`. "mask" needs one more
+            input, `mask` (float32, (N, H, W) or (N, T, H, W)), "box" one more, `box` (int64, (N,)
+            or (N, T); -1 = the best); "similarity" has `reference` (float32, (N, D) or (N, T, D))
+            in place of `target`. `heads/objectives.py` says what each of them means.
 
     Returns:
         A model with one more input, `target` (int64, (N,) or (N, T); -1 = arg-max), and these
@@ -55,18 +66,19 @@ def explanation_model(
 
     Raises:
         GraphRewriteError: see `differentiate`; also where no layer fits a CAM method.
-        ValueError: a method or layer is named twice or none at all, or `targets` is below 1.
+        ValueError: a method or layer is named twice or none at all, `targets` is below 1, or the
+            objective is unknown.
     """
     names = _names(method, "method")
     unknown = next((name for name in names if name not in METHODS), None)
     if unknown is not None:
         raise UnknownTensorError.of("method", unknown, METHODS)
     graph = open_canonical(model)
-    scores = find_scores(graph)
+    scores = find_explained(graph, of, objective)
     picture = find_picture(graph, scores.tensor)
     reads_layers = any(METHODS[name].features for name in names)
-    layers = _layers(graph, layer) if reads_layers or layer is not None else []
-    selection = select_targets(graph, scores, targets)
+    layers = _layers(graph, layer, scores) if reads_layers or layer is not None else []
+    selection = select_targets(graph, scores, targets, objective, picture)
     maps = _Maps(graph, picture, selection, layers, scores.tensor)
     maps.sweep(names, other_activations, rules)
     for name in names:
@@ -144,16 +156,18 @@ class _Maps:
             if self.selection.rows:
                 features = op.Gather(features, self.selection.rows.index, axis=0)
             cotangent = self.cotangents["gradient"][layer.gradient_at]
-            axis, rank = layer.feature_map.channel_axis, len(layer.feature_map.shape)
-            self._grids[layer.name] = grad_cam(op, features, cotangent, axis, rank)
+            shape, axis = layer.feature_map.spread
+            features = spread(op, features, layer.feature_map)
+            cotangent = spread(op, cotangent, layer.feature_map)
+            self._grids[layer.name] = grad_cam(op, features, cotangent, axis, len(shape))
         return self._grids[layer.name]
 
     def _emitter(self, label: str) -> Emitter:
         return Emitter(self.graph, f"heads/{label}", {PREFIX_KEY: f"map/{label}"})
 
     def _publish_grid(self, op: Emitter, name: str, grid: str, layer: _Layer) -> None:
-        axis = layer.feature_map.channel_axis
-        dims = [d for i, d in enumerate(layer.feature_map.shape) if i not in (0, axis)]
+        shape, axis = layer.feature_map.spread
+        dims = [d for i, d in enumerate(shape) if i not in (0, axis)]
         self._write(op, name, grid, dims)
 
     def _publish(self, op: Emitter, name: str, values: str, *, signed: bool) -> None:
@@ -183,8 +197,8 @@ def _names(given: str | Sequence[str], what: str) -> list[str]:
     return names
 
 
-def _layers(graph: Graph, layer: str | Sequence[str] | None) -> list[_Layer]:
-    maps = find_feature_maps(graph)
+def _layers(graph: Graph, layer: str | Sequence[str] | None, scores: Scores) -> list[_Layer]:
+    maps = find_feature_maps(graph, scores)
     if layer is None:
         default = next((m for m in maps if m.default), None)
         if default is None:
@@ -197,7 +211,7 @@ def _layers(graph: Graph, layer: str | Sequence[str] | None) -> list[_Layer]:
         names = _names(layer, "layer")
     found = []
     for name in names:
-        place = resolve(graph, name)
+        place = resolve(graph, name, maps)
         feature_map = next((m for m in maps if m.tensor == place.feature_map), None)
         if feature_map is None:
             raise UnknownTensorError.of("feature map", name, [m.tensor for m in maps])

@@ -18,6 +18,8 @@ A rule is a function of three arguments that returns one cotangent, or None, per
   depend on what is differentiated is an error, never a silently dropped term.
 - Masks read the output of an activation, not its input, so that the runtime can go on fusing the
   activation into the convolution before it.
+- An operator without a rule gets that of its body, where ONNX defines it by one; LSTM, GRU and RNN
+  that of their unrolled steps (`graph_rewrites.expansion`).
 - Rules are written for clarity in canonical form (opset 18 to 21, explicit pads); the batch is
   always symbolic, height and width may be. Speed is the business of `lowering`.
 
@@ -30,7 +32,10 @@ from graph_rewrites.rules import (
     activations,
     arithmetic,
     contraction,
+    deform,
+    determinant,
     elementary,
+    grids,
     indexing,
     layout,
     linear,
@@ -38,9 +43,11 @@ from graph_rewrites.rules import (
     pooling,
     quantization,
     reductions,
+    regions,
     relu,
     resampling,
     sampling,
+    spectral,
 )
 from graph_rewrites.rules.table import Cotangents, Rule, RuleTable, VjpFn, vjp, zero
 
@@ -56,6 +63,11 @@ DEFAULT_RULES = RuleTable.collect(
     contraction,
     indexing,
     resampling,
+    grids,
+    deform,
+    regions,
+    determinant,
+    spectral,
     reductions,
     quantization,
     sampling,

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import itertools
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graph_rewrites.emit import Emitter
-from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.node import Node
 from graph_rewrites.rules.table import Cotangents, vjp
 from graph_rewrites.shapes import expand_like, unbroadcast
@@ -26,23 +25,22 @@ Factors = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Subscripts:
-    """An Einsum equation without "…": one letter per axis.
+    """An Einsum equation without "…" and without diagonals.
 
     Attributes:
-        inputs: the letters of each input.
+        inputs: the letters of each input, one per axis, each once.
         output: the letters of the output.
+        diagonals: pairs of letters of the same axis size that stand for one: a factor x with "ii"
+            is one with "ij", beside an identity matrix with "ij".
     """
 
     inputs: tuple[str, ...]
     output: str
+    diagonals: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, node: Node) -> Subscripts:
-        """Read the equation of `node`; without an arrow the output has the single letters, sorted.
-
-        Raises:
-            UnsupportedOperatorError: a letter stands twice in one term: a diagonal.
-        """
+        """Read the equation of `node`; without an arrow the output has single letters, sorted."""
         equation = node.attr("equation").replace(" ", "")
         left, arrow, output = equation.partition("->")
         terms = left.split(",")
@@ -53,18 +51,16 @@ class Subscripts:
         gaps = [r - len(t) + 3 for r, t in zip(ranks, terms, strict=True) if "..." in t]
         free = (letter for letter in string.ascii_letters if letter not in equation)
         dots = "".join(itertools.islice(free, max(gaps, default=0)))
-        inputs = [term.replace("...", dots) for term in terms]
-        if any(len(set(term)) < len(term) for term in inputs):
-            raise UnsupportedOperatorError(
-                f"{node} takes a diagonal: a letter stands twice in one term of {equation!r}; "
-                "export the model with the diagonal written as Gather, or choose a later layer"
-            )
-        return cls(tuple(inputs), output.replace("...", dots))
+        inputs = tuple(term.replace("...", dots) for term in terms)
+        diagonals: list[str] = []
+        distinct = tuple(_without_repeats(term, free, diagonals) for term in inputs)
+        return cls(distinct, output.replace("...", dots), tuple(diagonals))
 
     @property
     def spare(self) -> str:
         """A letter that no term has."""
-        return next(c for c in string.ascii_letters if c not in "".join(self.inputs))
+        used = "".join((*self.inputs, self.output))
+        return next(c for c in string.ascii_letters if c not in used)
 
     def sizes(self, node: Node) -> dict[str, Dim]:
         """The size that belongs to each letter; an axis of size 1 is broadcast to it."""
@@ -85,10 +81,28 @@ def einsum_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     factors = list(zip(node.inputs, terms.inputs, strict=True))
     result = (str(ct), terms.output or terms.spare)
     sizes = terms.sizes(node)
+    fixed = [result, *((_identity(op, factors, pair), pair) for pair in terms.diagonals)]
     return [
-        _factor_vjp(op, [result, *factors[:i], *factors[i + 1 :]], x, term, sizes)
+        _factor_vjp(op, [*fixed, *factors[:i], *factors[i + 1 :]], x, term, sizes)
         for i, (x, term) in enumerate(factors)
     ]
+
+
+def _without_repeats(term: str, free: Iterator[str], diagonals: list[str]) -> str:
+    """`term` with a free letter for each that stands there again; notes the pair in `diagonals`."""
+    letters = ""
+    for letter in term:
+        fresh = next(free) if letter in letters else letter
+        if fresh != letter:
+            diagonals.append(letter + fresh)
+        letters += fresh
+    return letters
+
+
+def _identity(op: Emitter, factors: Factors, pair: str) -> str:
+    """The identity matrix whose rows are an axis that two letters stand for."""
+    x, term = next((x, term) for x, term in factors if pair[1] in term)
+    return unit_vectors(op, x, term.index(pair[1]))
 
 
 def _factor_vjp(op: Emitter, factors: Factors, x: str, term: str, sizes: Mapping[str, Dim]) -> str:

@@ -8,9 +8,9 @@ positions of x's elements.
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
-from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.node import Node
 from graph_rewrites.rules.table import Cotangents, vjp
 from graph_rewrites.shapes import reshape_like
@@ -57,29 +57,32 @@ def top_k_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
 
 @vjp("ScatterElements")
 def scatter_elements_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """ScatterElements: x with updates put or added in  ->  ct without or with, and at, the indices.
+    """ScatterElements: x with updates put in  ->  ct without and at the indices.
 
-    Raises:
-        UnsupportedOperatorError: the updates multiply or compete.
+    Of updates that are multiplied or compete see `_joined_vjp`.
     """
-    (ct,), (_, indices, updates) = cts, node.inputs
-    axis = node.attr("axis", 0)
-    dx, taken = ct, op.GatherElements(ct, indices, axis=axis)
-    if not _adds(node):
-        dx = op.ScatterElements(ct, indices, _zeros(op, updates), axis=axis)
-    return [dx, None, taken]
+    (ct,), (x, indices, updates) = cts, node.inputs
+    axis, reduction = node.attr("axis", 0), node.attr("reduction", "none")
+    if reduction not in ("none", "add"):
+        at = op.GatherElements(positions(op, x), indices, axis=axis)
+        dx, taken = _joined_vjp(op, node, ct, at)
+        return [dx, None, taken]
+    taken, rest = op.GatherElements(ct, indices, axis=axis), ct
+    if reduction == "none":
+        rest = op.ScatterElements(ct, indices, _zeros(op, updates), axis=axis)
+    return [rest, None, taken]
 
 
 @vjp("ScatterND")
 def scatter_nd_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """ScatterND: x with updates put or added in  ->  ct without or with, and at, the indices.
-
-    Raises:
-        UnsupportedOperatorError: the updates multiply or compete.
-    """
-    (ct,), (_, indices, updates) = cts, node.inputs
-    dx = ct if _adds(node) else op.ScatterND(ct, indices, _zeros(op, updates))
-    return [dx, None, op.GatherND(ct, indices)]
+    """ScatterND: x with updates put in  ->  ct without and at the indices; see ScatterElements."""
+    (ct,), (x, indices, updates) = cts, node.inputs
+    reduction = node.attr("reduction", "none")
+    if reduction not in ("none", "add"):
+        dx, taken = _joined_vjp(op, node, ct, op.GatherND(positions(op, x), indices))
+        return [dx, None, taken]
+    rest = ct if reduction == "add" else op.ScatterND(ct, indices, _zeros(op, updates))
+    return [rest, None, op.GatherND(ct, indices)]
 
 
 @vjp("Trilu")
@@ -118,12 +121,44 @@ def _zeros(op: Emitter, like: str) -> str:
     return str(op.ConstantOfShape(op.Shape(like)))
 
 
-def _adds(node: Node) -> bool:
-    """Whether updates are added; else they replace what was there."""
-    reduction = node.attr("reduction", "none")
-    if reduction not in ("none", "add"):
-        raise UnsupportedOperatorError(
-            f"{node} combines updates by {reduction!r}, which has no rule; add one with "
-            f"DEFAULT_RULES.override({node.op_type}=my_vjp), or choose a later layer"
-        )
-    return bool(reduction == "add")
+def _joined_vjp(op: Emitter, node: Node, ct: str | None, at: str) -> tuple[str, str]:
+    """The cotangents of x and of updates that join it at the positions `at`.
+
+    Of a product each gets the product of the others, of an extreme the equal ones share evenly, as
+    with ReduceProd and ReduceMax, and as in PyTorch.
+    """
+    x, _, updates = node.inputs
+    old, new, place, given = (op.Reshape(t, [-1]) for t in (x, updates, at, ct))
+    reduction = node.attr("reduction")
+    if reduction == "mul":
+        slopes = _product_slopes(op, old, new, place)
+    else:
+        slopes = _extreme_slopes(op, old, new, place, reduction)
+    dx, taken = op.Mul(given, slopes[0]), op.Mul(op.Gather(given, place), slopes[1])
+    return reshape_like(op, dx, x), reshape_like(op, taken, updates)
+
+
+def _product_slopes(op: Emitter, old: str, new: str, place: str) -> list[str]:
+    """What each of the `old`, and of the `new` that join them at `place`, is multiplied by."""
+    is_zero = [op.Equal(t, 0.0) for t in (old, new)]
+    factors = [op.Where(none, 1.0, t) for none, t in zip(is_zero, (old, new), strict=True)]
+    counts = [op.Cast(none, to=TensorProto.FLOAT) for none in is_zero]
+    product = op.ScatterElements(factors[0], place, factors[1], axis=0, reduction="mul")
+    zeros = op.ScatterElements(counts[0], place, counts[1], axis=0, reduction="add")
+    slopes = []
+    for i, all_, none in (
+        (0, product, zeros),
+        (1, *(op.Gather(t, place) for t in (product, zeros))),
+    ):
+        others = op.Greater(op.Sub(none, counts[i]), 0.0)
+        slopes.append(op.Where(others, 0.0, op.Div(all_, factors[i])))
+    return slopes
+
+
+def _extreme_slopes(op: Emitter, old: str, new: str, place: str, reduction: str) -> list[str]:
+    """The part that each of the `old`, and of the `new` that join them at `place`, has in y."""
+    extreme = op.ScatterElements(old, place, new, axis=0, reduction=reduction)
+    pairs = ((old, extreme), (new, op.Gather(extreme, place)))
+    wins = [op.Cast(op.Equal(t, best), to=TensorProto.FLOAT) for t, best in pairs]
+    winners = op.ScatterElements(wins[0], place, wins[1], axis=0, reduction="add")
+    return [op.Div(wins[0], winners), op.Div(wins[1], op.Gather(winners, place))]

@@ -18,7 +18,9 @@ from graph_rewrites.shapes import reshape_like, unbroadcast
 
 @vjp("BatchNormalization")
 def batch_normalization_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """BatchNormalization: x (N, C, …), statistics (C,)  ->  ct · scale / √(variance + ε).
+    """BatchNormalization: y = scale · x̂ + bias, statistics (C,)  ->  ct · scale / deviation.
+
+    With d = Σ ct · x̂: scale gets d, the variance -d · scale / (2 deviation²).
 
     Raises:
         UnsupportedOperatorError: the node normalises by the statistics of its own batch.
@@ -29,13 +31,17 @@ def batch_normalization_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotange
             "export the model for inference (model.eval() in PyTorch)"
         )
     ct, (x, scale, _, mean, variance) = cts[0], node.inputs
-    deviation = op.Sqrt(op.Add(variance, node.attr("epsilon", 1e-5)))
-    dx = op.Mul(ct, _per_channel(op, op.Div(scale, deviation), x))
-    if _are_constant(node, node.inputs[1:3]):
+    raised = op.Add(variance, node.attr("epsilon", 1e-5))
+    deviation = op.Sqrt(raised)
+    factor = op.Div(scale, deviation)
+    dx = op.Mul(ct, _per_channel(op, factor, x))
+    if _are_constant(node, node.inputs[1:]):
         return [dx, None, None, None, None]
     centred = op.Sub(x, _per_channel(op, mean, x))
     normal = op.Div(centred, _per_channel(op, deviation, x))
-    return [dx, _channel_sum(op, op.Mul(ct, normal), x), _channel_sum(op, ct, x), None, None]
+    dscale, dbias = _channel_sum(op, op.Mul(ct, normal), x), _channel_sum(op, ct, x)
+    dvariance = op.Mul(op.Div(op.Mul(dscale, scale), raised), -0.5)
+    return [dx, dscale, dbias, op.Neg(op.Mul(dbias, factor)), dvariance]
 
 
 @vjp("InstanceNormalization")

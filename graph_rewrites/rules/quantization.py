@@ -10,8 +10,9 @@ file but of `relu`.
 from __future__ import annotations
 
 from graph_rewrites.emit import Emitter
+from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.node import Node
-from graph_rewrites.quantized import is_raw
+from graph_rewrites.quantized import is_raw, quantizer
 from graph_rewrites.rules.table import Cotangents, vjp, zero
 
 SCALES = zero("DynamicQuantizeLinear")
@@ -34,19 +35,37 @@ def dequantize_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     is multiplied in; where q comes from a QuantizeLinear its cotangent is the dequantised value's.
     """
     (ct,) = cts
-    q, scale, *_ = node.inputs
-    rest = [None for _ in node.inputs[1:]]
-    if not is_raw(op.graph, q):
-        return [ct, *rest]
-    if op.shape(scale) not in ((), (1,)):  # one scale per channel
-        rank = len(op.shape(q) or ())
-        axis = node.attr("axis", 1) % rank
-        scale = op.Reshape(scale, [-1 if i == axis else 1 for i in range(rank)])
-    return [op.Mul(ct, scale), *rest]
+    q = node.input(0)
+    dq = op.Mul(ct, _along(op, node, q)) if is_raw(op.graph, q) else ct
+    return [dq, *(None for _ in node.inputs[1:])]
 
 
 @vjp("Cast")
 def cast_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """Cotangents are float32 throughout, so a change of type changes nothing."""
-    del op
-    return [cts[0], *(None for _ in node.inputs[1:])]
+    """X -> x in another type: cotangents are float32 throughout, so nothing changes.
+
+    But integers that a QuantizeLinear made count its steps, and their cotangent is that of the
+    dequantised value: it is divided by the scale.
+    """
+    (ct,), (x,) = cts, node.inputs
+    source = quantizer(op.graph, x) if not op.graph.is_float(x) else None
+    return [ct if source is None else op.Div(ct, _along(op, source, x))]
+
+
+def _along(op: Emitter, node: Node, tensor: str) -> str:
+    """The scale of the (de)quantising `node`, in a shape that broadcasts over the integers.
+
+    Raises:
+        UnsupportedOperatorError: there are several, and along no axis of `tensor` alone.
+    """
+    scale, shape = node.input(1), op.shape(node.input(1))
+    if shape in ((), (1,)):
+        return scale
+    rank = len(op.shape(tensor) or ())
+    if shape is None or len(shape) != 1 or tensor not in (node.input(0), node.output):
+        raise UnsupportedOperatorError(
+            f"{node} has scales {scale!r} of shape {shape}, which its integers cannot "
+            "be told apart by where they are read; quantise this tensor with one scale"
+        )
+    axis = node.attr("axis", 1) % rank
+    return str(op.Reshape(scale, [-1 if i == axis else 1 for i in range(rank)]))

@@ -8,11 +8,12 @@ deconvnet  max(ct, 0)              Zeiler & Fergus 2014, arXiv 1311.2901
 guided     max(ct, 0) · [0 < y < c]  Springenberg et al. 2015, arXiv 1412.6806
 ========== ======================= =====================================
 
-A ReLU is a `Relu`, a `Clip(0, c)` (ReLU6; not the clip inside a hard-sigmoid), or a QuantizeLinear
-whose saturation does a ReLU's work because the quantiser removed the explicit one. The derivative
-at both bounds is 0 (as PyTorch's). Masks read the tensor behind the activation; where that is
-quantised at once, they read the integers, because a second reader of the float in between would
-stop the runtime from running the convolution in integers.
+A ReLU is a `Relu`, a `Clip(0, c)` (ReLU6), a chain of operators that computes one (`chains`; a Clip
+inside the chain of a hard-sigmoid is none), or a QuantizeLinear whose saturation does a ReLU's work
+because the quantiser removed the explicit one. The derivative at both bounds is 0 (as PyTorch's).
+Masks read the tensor behind the activation; where that is quantised at once, they read the
+integers, because a second reader of the float in between would stop the runtime from running the
+convolution in integers.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from types import MappingProxyType
 import onnx
 from onnx import TensorProto
 
+from graph_rewrites.chains import Chain
 from graph_rewrites.emit import Emitter
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
-from graph_rewrites.quantized import Quantization, quantization, saturates_as_relu
+from graph_rewrites.quantized import network_dequantized, quantization, saturates_as_relu
 from graph_rewrites.rules.table import Cotangents, vjp
 
 
@@ -51,14 +53,15 @@ class ReluSite:
 
     def passed(self, op: Emitter) -> str:
         """[0 < y < c], a boolean tensor."""
-        y, elem_type = self.mask, self.elem_type
+        site = _behind_requantization(op.graph, self)
+        y, elem_type = site.mask, site.elem_type
         if elem_type in (TensorProto.INT4, TensorProto.UINT4):  # no operator compares these
             y, elem_type = op.Cast(y, to=TensorProto.INT8), TensorProto.INT8
         dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
-        above = op.Greater(y, op.constant(self.lower, dtype))
-        if self.upper is None:
+        above = op.Greater(y, op.constant(site.lower, dtype))
+        if site.upper is None:
             return str(above)
-        return str(op.And(above, op.Less(y, op.constant(self.upper, dtype))))
+        return str(op.And(above, op.Less(y, op.constant(site.upper, dtype))))
 
 
 def gradient(op: Emitter, site: ReluSite, ct: str) -> str:
@@ -84,23 +87,27 @@ RELU_RULES: Mapping[str, ReluRule] = MappingProxyType(
 )
 
 
-def relu_site(graph: Graph, node: Node) -> ReluSite | None:
-    """The ReLU that `node` is, None where it is none."""
+def relu_site(
+    graph: Graph, node: Node, chains: Mapping[str, Chain] = MappingProxyType({})
+) -> ReluSite | None:
+    """The ReLU that `node` is, or ends as the last of a chain; None where it is none.
+
+    With `chains`, the chains of the graph, what lies inside one is no ReLU of its own.
+    """
+    chain = chains.get(node.output)
+    if chain is not None:
+        ends = chain.kind != "smooth" and chain.output == node.output
+        return _site(graph, chain.kind, chain.output, chain.bound) if ends else None
     if node.op_type == "QuantizeLinear":
         return _folded(graph, node) if saturates_as_relu(graph, node) else None
     if node.op_type == "Relu":
-        bound = None
-    elif node.op_type == "Clip":
-        low, bound = clip_bounds(graph, node)
-        if low != 0.0 or bound is None or bound <= 0 or is_hard_sigmoid_clip(graph, node):
-            return None
-    else:
+        return _site(graph, "relu", node.output, None)
+    if node.op_type != "Clip":
         return None
-    behind = quantization(graph, node.output)
-    kind = node.op_type.lower()
-    if behind is None:
-        return ReluSite(kind, node.output, 0.0, bound, TensorProto.FLOAT)
-    return _quantised_site(kind, behind, bound)
+    low, bound = clip_bounds(graph, node)
+    if low != 0.0 or (bound is None and node.input(2)) or (bound is not None and bound <= 0):
+        return None
+    return _site(graph, "relu" if bound is None else "clip", node.output, bound)
 
 
 @vjp("Relu", "Clip", activation=True)
@@ -123,15 +130,31 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float | None, float | None]:
     return low, high
 
 
-def is_hard_sigmoid_clip(graph: Graph, node: Node) -> bool:
-    """Whether a Clip is the middle of (x + 3) clipped to [0, 6] and divided by 6."""
-    before = graph.producer(node.input(0))
-    if before is None or before.op_type != "Add" or clip_bounds(graph, node) != (0.0, 6.0):
-        return False
-    shift = next((v for v in map(graph.constant, before.inputs) if v is not None), None)
-    if shift is None or shift.size != 1 or float(shift.reshape(())) != 3.0:
-        return False
-    return any(after.op_type in ("Mul", "Div") for after in graph.consumers(node.output))
+def is_guard(graph: Graph, node: Node) -> bool:
+    """Whether a Clip only keeps a norm or a variance off 0: it has no activation's bounds."""
+    low, _ = clip_bounds(graph, node) if node.op_type == "Clip" else (None, None)
+    return low is not None and low > 0.0 and not node.input(2)
+
+
+def _behind_requantization(graph: Graph, site: ReluSite) -> ReluSite:
+    """`site` in real numbers behind the last pair, where its integers are only quantised again.
+
+    Reading the integers between two pairs would stop the runtime from making one of them.
+    """
+    writer = graph.producer(site.mask)
+    last = network_dequantized(graph, site.mask) if site.elem_type != TensorProto.FLOAT else None
+    if last is None or writer is None or writer.op_type != "QuantizeLinear":
+        return site
+    behind = graph.producer(last)
+    q = quantization(graph, writer.input(0), writer)
+    if q is None or behind is None or behind.input(0) == site.mask:
+        return site
+    upper = None if site.upper is None else (site.upper - q.zero_point - _SLACK) * q.scale
+    return ReluSite(site.kind, last, 0.0, upper, TensorProto.FLOAT)
+
+
+_SLACK = 1e-3
+"""Of a step: the one pair's numbers are those of the two but for rounding."""
 
 
 def _folded(graph: Graph, node: Node) -> ReluSite:
@@ -140,8 +163,11 @@ def _folded(graph: Graph, node: Node) -> ReluSite:
     return ReluSite("folded", q.tensor, q.zero_point, q.top, q.elem_type)
 
 
-def _quantised_site(kind: str, q: Quantization, bound: float | None) -> ReluSite:
-    """The site's bounds in the integers of the QuantizeLinear that follows the activation."""
+def _site(graph: Graph, kind: str, output: str, bound: float | None) -> ReluSite:
+    """The site whose result is `output`, in the integers of a QuantizeLinear that follows it."""
+    q = quantization(graph, output)
+    if q is None:
+        return ReluSite(kind, output, 0.0, bound, TensorProto.FLOAT)
     upper = None if bound is None else min(q.top, round(bound / q.scale) + q.zero_point)
     return ReluSite(kind, q.tensor, q.zero_point, upper, q.elem_type)
 

@@ -1,29 +1,24 @@
-"""Pixels between pixels: Resize and GridSample. Both are linear in the picture.
+"""Resize, which is linear in the picture.
 
-A Resize treats each axis apart. Along one axis it is a matrix that the operator itself tells
+It treats each axis apart. Along one axis it is a matrix that the operator itself tells
 (`contraction`): evaluators differ in the last word on where a pixel lies, and here the forward
 and the backward graph always ask the same one.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.node import Node
 from graph_rewrites.rules.contraction import along, unit_vectors
 from graph_rewrites.rules.table import Cotangents, vjp
-from graph_rewrites.shapes import reshape_like, same_dim
+from graph_rewrites.shapes import same_dim
 from graph_rewrites.tensor_type import Dim
-
-Taps = list[tuple[str, str | None]]
-"""Pixels that make up each point, numbered from 1, and their weights; None for 1."""
 
 _SAMPLING = (
     "antialias",
@@ -186,103 +181,3 @@ def resize_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     for axis in resampling.axes:
         dx = along(op, resampling.matrix(op, axis), dx, axis, rank)
     return [dx, *rest]
-
-
-@vjp("GridSample")
-def grid_sample_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """GridSample: Σ w x over the pixels around each point  ->  w ct added up at these pixels.
-
-    The pixels are counted from 1; what lies beyond the edges is added to number 0 and dropped.
-
-    Raises:
-        UnsupportedOperatorError: the interpolation is cubic.
-    """
-    (ct,), x = cts, node.input(0)
-    mode = node.attr("mode", "linear")
-    if mode not in _INTERPOLATIONS:
-        raise UnsupportedOperatorError(
-            f"{node} interpolates by {mode!r}, which has no rule; export the model with bilinear "
-            "or nearest sampling, or choose a later layer"
-        )
-    pixels, weights = zip(*_INTERPOLATIONS[mode](op, node), strict=True)
-    lines = op.Reshape(ct, [0, 0, -1])
-    parts = [lines if w is None else op.Mul(lines, op.Reshape(w, [0, 1, -1])) for w in weights]
-    updates = op.Concat(*parts, axis=2)
-    indices = op.Concat(*(op.Reshape(pixel, [0, 1, -1]) for pixel in pixels), axis=2)
-    indices = op.Expand(op.Cast(indices, to=TensorProto.INT64), op.Shape(updates))
-    count = op.Add(op.ReduceProd(op.Shape(x, start=2)), [1])
-    zeros = op.ConstantOfShape(op.Concat(op.Shape(ct, end=2), count, axis=0))
-    sums = op.ScatterElements(zeros, indices, updates, axis=2, reduction="add")
-    return [reshape_like(op, op.Slice(sums, [1], [np.iinfo(np.int64).max], [2]), x), None]
-
-
-def _nearest(op: Emitter, node: Node) -> Taps:
-    """The pixel nearest to each point: what a picture of the pixels' numbers shows there."""
-    shape = op.Shape(node.input(0), start=2)
-    numbers = op.Add(_counted(op, op.ReduceProd(shape, keepdims=0)), 1.0)
-    return [(_seen(op, node, op.Reshape(numbers, shape)), None)]
-
-
-def _linear(op: Emitter, node: Node) -> Taps:
-    """The 2ᵈ pixels around each point and their weights, products over the axes."""
-    sides = []
-    for axis in range(2, op.rank(node.input(0))):
-        size = op.Cast(op.Shape(node.input(0), start=axis, end=axis + 1), to=TensorProto.FLOAT)
-        at = _coordinate(op, node, axis, size)
-        first = op.Floor(at)
-        part = op.Sub(at, first)
-        sides.append([(first, op.Sub(1.0, part), size), (op.Add(first, 1.0), part, size)])
-    return [_corner(op, corner) for corner in itertools.product(*sides)]
-
-
-def _corner(op: Emitter, sides: Sequence[tuple[str, str, str]]) -> tuple[str, str]:
-    """Number and weight of the pixel at (coordinate, weight, size) along each axis."""
-    number, weight, size = sides[0]
-    inside = _within(op, number, size)
-    for at, part, size in sides[1:]:
-        number, weight = op.Add(op.Mul(number, size), at), op.Mul(weight, part)
-        inside = op.And(inside, _within(op, at, size))
-    return str(op.Where(inside, op.Add(number, 1.0), 0.0)), weight
-
-
-def _within(op: Emitter, at: str, size: str) -> str:
-    return str(op.And(op.GreaterOrEqual(at, 0.0), op.Less(at, size)))
-
-
-def _coordinate(op: Emitter, node: Node, axis: int, size: str) -> str:
-    """Where each point lies along `axis`, (N, 1, *points), in pixels.
-
-    With zeros beyond the edges, by the definition: -1 and 1 are the centres of the outermost pixels
-    (align_corners) or their outer edges. Else it is what a picture of the coordinates shows there:
-    it has been led back inside by then.
-    """
-    x, grid = node.inputs
-    if node.attr("padding_mode", "zeros") != "zeros":
-        line = _counted(op, op.Squeeze(op.Shape(x, start=axis, end=axis + 1), [0]))
-        behind = list(range(1, op.rank(x) - axis))
-        column = op.Unsqueeze(line, behind) if behind else line
-        return _seen(op, node, op.Expand(column, op.Shape(x, start=2)))
-    last = op.Sub(size, 1.0)
-    reach = last if node.attr("align_corners", 0) else size
-    component = op.constant([op.rank(x) - 1 - axis], np.int64)
-    given = op.Unsqueeze(op.Squeeze(op.Gather(grid, component, axis=-1), [-1]), [1])
-    return str(op.Mul(op.Add(op.Mul(given, reach), last), 0.5))
-
-
-def _counted(op: Emitter, count: str) -> str:
-    """0, 1, … below the scalar `count`, as float32: exact for pictures of 16 million pixels."""
-    numbers = op.Range(op.constant(0, np.int64), count, op.constant(1, np.int64))
-    return str(op.Cast(numbers, to=TensorProto.FLOAT))
-
-
-def _seen(op: Emitter, node: Node, plane: str) -> str:
-    """What the points of `node` show of one `plane`, the same for all images: (N, 1, *points)."""
-    grid, rank = node.input(1), op.rank(node.input(0))
-    images = op.Concat(op.Shape(grid, end=1), [1] * (rank - 1), axis=0)
-    picture = op.Expand(op.Unsqueeze(plane, [0, 1]), images)
-    names = ("align_corners", "mode", "padding_mode")
-    given = {name: node.attr(name) for name in names if node.attr(name) is not None}
-    return str(op.GridSample(picture, grid, **given))
-
-
-_INTERPOLATIONS = {"nearest": _nearest, "linear": _linear, "bilinear": _linear}

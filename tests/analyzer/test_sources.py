@@ -7,8 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import graph_rewrites as gr
+from analyzer import files, load
 from analyzer.errors import ModelRejectedError, UsageError
-from analyzer.sources import onnx_file, open_model
+from analyzer.sources import external_data, onnx_file, open_model
 
 
 def tiny(weights=None) -> onnx.ModelProto:
@@ -181,3 +183,107 @@ def test_size_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "MAX_MODEL_BYTES", 100)
     with pytest.raises(ModelRejectedError, match="2 GiB"):
         open_model(path)
+
+
+def external(tmp_path, *, folders=False):
+    """A model with two weights, each in a file of its own."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["a"]),
+            helper.make_node("Relu", ["a"], ["r"]),
+            helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("MatMul", ["f", "v"], ["y"]),
+        ],
+        "external",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])],
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (40, 3, 3, 3)), ("v", (40, 5))):
+        value = rng.standard_normal(shape).astype(np.float32)
+        location = f"weights/{name}.bin" if folders else f"{name}.bin"
+        (tmp_path / location).parent.mkdir(exist_ok=True)
+        (tmp_path / location).write_bytes(value.tobytes())
+        tensor = graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, entry in (("location", location), ("length", str(value.nbytes))):
+            tensor.external_data.add(key=key, value=entry)
+    path = tmp_path / "m.onnx"
+    opsets = [helper.make_opsetid("", 18)]
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    )
+    return path
+
+
+def picture():
+    return np.random.default_rng(1).integers(0, 256, (16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_one_file_per_tensor_and_folders(tmp_path, folders):
+    opened = open_model(external(tmp_path, folders=folders))
+    assert all(tensor.raw_data for tensor in opened.model.graph.initializer)
+    assert len(opened.external) == 2
+
+
+def test_a_truncated_external_file_is_refused(tmp_path):
+    path = external(tmp_path)
+    whole = (tmp_path / "w.bin").read_bytes()
+    (tmp_path / "w.bin").write_bytes(whole[:-1])
+    with pytest.raises(ModelRejectedError, match="'w' needs 4320 bytes from byte 0") as caught:
+        open_model(path)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "model").mkdir()
+    path = external(tmp_path / "model")
+    (tmp_path / "model" / "w.bin").rename(tmp_path / "secret.bin")
+    (tmp_path / "model" / "w.bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(ModelRejectedError, match="outside the folder of the model") as caught:
+        open_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_too_many_for_one_message_stay_in_their_files(tmp_path, monkeypatch):
+    path = external(tmp_path)
+    whole = load(path, preprocess="imagenet")
+    expected = whole.explain(picture(), method="guided_grad_cam")
+    monkeypatch.setattr(external_data, "LARGEST_WHOLE", 100)
+    monkeypatch.setattr(external_data, "_LARGE", 1000)
+    outside = load(path, preprocess="imagenet")
+    stored = {tensor.name: tensor for tensor in outside.model.graph.initializer}
+    assert external_data.is_external(stored["w"])
+    assert not external_data.is_external(stored["v"])
+    found = outside.explain(picture(), method="guided_grad_cam")
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert outside.batch == "free"
+    compiled = outside.compile(method="guided_grad_cam")
+    assert compiled == whole.compile(method="guided_grad_cam")
+
+
+def test_a_large_model_is_written_with_its_weights_beside_it(tmp_path, monkeypatch):
+    model = load(external(tmp_path), preprocess="imagenet").compile()
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "e.onnx"
+
+    assert files.write_model(path, model) == path.stat().st_size
+    assert not (tmp_path / "out" / "e.onnx.data").exists()
+    monkeypatch.setattr(files, "_LARGEST", 100)
+    size = files.write_model(path, model)
+    assert size == path.stat().st_size + (tmp_path / "out" / "e.onnx.data").stat().st_size
+    assert onnx.load(path).graph.initializer == model.graph.initializer
+
+
+def test_external_data_needs_no_loading_to_be_rewritten(tmp_path):
+    model = onnx.load(external(tmp_path), load_external_data=False)
+    grads = gr.differentiate(model, ["x"])
+    stored = {tensor.name: tensor for tensor in grads.graph.initializer}
+    assert (
+        stored["w"] == model.graph.initializer[0]
+    )  # the reference, relative to the model's folder
+    onnx.save(grads, tmp_path / "grads.onnx")
+    assert onnx.load(tmp_path / "grads.onnx").graph.initializer[0].raw_data

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from graph_rewrites.errors import UnknownTensorError
 from graph_rewrites.graph import Graph
@@ -89,6 +91,80 @@ NAMED = {
 )
 def test_resolve_by_layer(name: str, tensor: str) -> None:
     assert resolve(named(NAMED), name).tensor == tensor
+
+
+KERAS = {  # as tf2onnx names the nodes of a functional Keras 3 model
+    "stem": "StatefulPartitionedCall/resnet50_1/stem_bn_1/batchnorm/mul_1",
+    "act": "StatefulPartitionedCall/resnet50_1/stem_relu_1/Relu6",
+    "conv": "StatefulPartitionedCall/resnet50_1/conv2d_1/convolution",
+    "other": "StatefulPartitionedCall/resnet50_1/conv2d_1_1/convolution",
+    "wide": "StatefulPartitionedCall/resnet50_1/sep_1/separable_conv2d/depthwise",
+    "out": "StatefulPartitionedCall/resnet50_1/conv5_block3_out_1/Relu",
+}
+NESTED = {
+    "a": "sequential_1/resnet50_1/conv_1/Relu",
+    "b": "sequential_1/resnet50_1/block_out_2/Relu",
+    "c": "sequential_1/dense_1/BiasAdd",
+}
+COUNTED_BY_NAME = {
+    "a": "model_1/conv2d_1/Relu",
+    "b": "model_1/conv2d_2/Relu",
+    "c": "model_1/activation_2/Relu",
+}
+UNCOUNTED = {"a": "resnet50/conv1_bn/batchnorm/mul_1", "b": "resnet50/conv5_block3_out/Relu"}
+
+
+@pytest.mark.parametrize(
+    ("names", "paths"),
+    [
+        (
+            KERAS,
+            [
+                *("stem_bn", "stem_relu", "conv2d", "conv2d_1", "sep/separable_conv2d"),
+                "conv5_block3_out",
+            ],
+        ),
+        (NESTED, ["resnet50/conv", "resnet50/block_out", "dense"]),
+        (COUNTED_BY_NAME, ["conv2d_1", "conv2d_2", "activation_2"]),
+        (UNCOUNTED, ["conv1_bn", "conv5_block3_out"]),
+    ],
+    ids=["Keras 3", "nested", "counted by name", "Keras 2"],
+)
+def test_paths_end_in_the_names_of_keras_layers(names: dict[str, str], paths: list[str]) -> None:
+    model = named(names)
+    assert [m.path.partition("/")[2] for m in find_feature_maps(model)] == paths
+    for tensor, path in zip(names, paths, strict=True):
+        assert resolve(model, path).tensor == tensor
+
+
+def test_a_name_that_the_path_lost_with_the_count_still_resolves() -> None:
+    model = named({"a": "model_1/conv_1/Relu", "b": "model_1/activation_1/Relu"})
+    assert [m.path for m in find_feature_maps(model)] == ["model/conv", "model/activation"]
+    assert resolve(model, "activation").tensor == resolve(model, "activation_1").tensor == "b"
+
+
+MERGED = {
+    "tf2onnx": ("net/block_bn/batchnorm/mul_1", "net/block_conv/convolution/merged_input:0"),
+    "torch": ("", "net.block_conv.weight"),
+}
+
+
+@pytest.mark.parametrize("exporter", MERGED)
+def test_a_convolution_merged_with_its_normalisation_resolves_by_its_weights(exporter: str) -> None:
+    node, weight = MERGED[exporter]
+    model = named({"a": node, "b": "net/out/Relu"}).export()
+    model.graph.node[-5].input[1] = weight  # the first convolution
+    weights = np.zeros((8, 3, 3, 3), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, weight))
+    opened = Graph(model)
+    assert resolve(opened, "block_conv").tensor == "a"
+    with pytest.raises(UnknownTensorError):
+        resolve(opened, "block")
+
+
+def test_where_no_name_is_near_the_error_says_what_lists_them() -> None:
+    with pytest.raises(UnknownTensorError, match=r"`onnx-analyzer inspect` .* list the layers"):
+        resolve(named(NAMED), "quite another thing")
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,62 @@ def test_an_extreme_that_is_quantised_at_once_keeps_its_winners(extreme: str) ->
     out = run(grads, {"x": x, "cotangent": np.ones((2, 5), np.float32)})["grad/x"]
     assert np.isfinite(out).all()
     assert gr.testing.directional_error(grads, {"x": x}, "x") < 1e-6
+
+
+@pytest.mark.parametrize("block", [None, 4])
+def test_weights_with_several_scales_cost_nothing(block: int | None) -> None:
+    """Per channel, and in blocks (opset 21): the sweep has no business with them."""
+    rng = np.random.default_rng(2)
+    attributes = "axis = 1" if block is None else f"axis = 0, block_size = {block}"
+    shape = (8,) if block is None else (16 // block, 8)
+    model = graph_of(
+        f"""g (float[N, 16] x) => (float[N, 5] y) {{
+          w = DequantizeLinear <{attributes}> (q, s, z)  h = MatMul(x, w)
+          qh = QuantizeLinear(h, sa, za)  dh = DequantizeLinear(qh, sa, za)
+          y = MatMul(dh, v) }}""",
+        opset=21,
+        q=rng.integers(-127, 128, (16, 8)).astype(np.int8),
+        s=rng.uniform(0.01, 0.02, shape).astype(np.float32),
+        z=np.zeros(shape, np.int8),
+        sa=np.float32(0.05),
+        za=np.uint8(0),
+        v=numbers(8, 5),
+    )
+    x = numbers(2, 16)
+    grads = gr.differentiate(model, wrt="x", relu="gradient")
+    assert [a.kind for a in gr.coverage(grads).activations] == ["folded"]
+    out = run(grads, {"x": x, "cotangent": np.ones((2, 5), np.float32)})
+    assert np.abs(out["grad/x"]).max() > 0
+    assert gr.testing.directional_error(grads, {"x": x}, "x") < 1e-6
+
+
+def test_an_operator_that_only_one_runtime_knows_is_named_with_the_remedy() -> None:
+    model = graph_of(
+        """g (float[N, 16] x) => (float[N, 5] y) {
+          h = com.microsoft.MatMulNBits <K = 16, N = 8, bits = 4, block_size = 16> (x, w, s)
+          y = MatMul(h, v) }""",
+        w=np.zeros((8, 1, 8), np.uint8),
+        s=np.ones(8, np.float32),
+        v=numbers(8, 5),
+    )
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(gr.errors.ModelError, match=r"com.microsoft.MatMulNBits .*use the model as"):
+        gr.differentiate(model, wrt="x")
+
+
+def test_a_float16_score_is_explained_where_nothing_follows_it() -> None:
+    """The score is the output itself, whose type stays; its cotangent is float32."""
+    model = graph_of(
+        """g (float16[N, 3, 8, 8] x) => (float16[N, 5] y) {
+          c = Conv(x, w)  r = Relu(c)  a = GlobalAveragePool(r)  f = Flatten(a)
+          y = MatMul(f, v) }""",
+        w=numbers(4, 3, 3, 3).astype(np.float16),
+        v=numbers(4, 5).astype(np.float16),
+    )
+    x = numbers(2, 3, 8, 8).astype(np.float16)
+    explained = gr.explanation_model(model, ("gradient", "grad_cam"), targets=1)
+    out = run(explained, {"x": x, "target": np.array([-1, 2])})
+    assert out["y"].dtype == np.float16
+    assert out["score/used"].dtype == np.float32
+    np.testing.assert_array_equal(out["target/used"], [out["y"][0].argmax(), 2])
+    assert np.abs(out["map/gradient"]).max() > 0

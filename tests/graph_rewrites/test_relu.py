@@ -32,6 +32,9 @@ def backward(model: onnx.ModelProto, relu: str) -> np.ndarray:
         ("y = Relu(x)", "gradient", [0, 0, 0, -1, 3, 4]),
         ("y = Relu(x)", "deconvnet", [1, 0, 1, 0, 3, 4]),
         ("y = Relu(x)", "guided", [0, 0, 0, 0, 3, 4]),
+        ("y = Clip(x, lo)", "gradient", [0, 0, 0, -1, 3, 4]),
+        ("y = Clip(x, lo)", "deconvnet", [1, 0, 1, 0, 3, 4]),
+        ("y = Clip(x, lo)", "guided", [0, 0, 0, 0, 3, 4]),
         ("y = Clip(x, lo, hi)", "gradient", [0, 0, 0, -1, 3, 0]),
         ("y = Clip(x, lo, hi)", "deconvnet", [1, 0, 1, 0, 3, 4]),
         ("y = Clip(x, lo, hi)", "guided", [0, 0, 0, 0, 3, 0]),
@@ -51,6 +54,15 @@ def test_the_clip_of_a_hard_sigmoid_is_no_relu() -> None:
     assert (activation.kind, activation.rule) == ("smooth", "gradient")
 
 
+def test_a_clip_that_keeps_a_norm_off_zero_is_no_activation() -> None:
+    model = one_node(
+        "eps = Constant <value_float = 1e-3> () n = ReduceL2 <keepdims = 1> (x) c = Clip(n, eps)"
+        " y = Div(x, c)"
+    )
+    strict = gr.differentiate(model, wrt=["x"], of="y", other_activations="strict")
+    assert not gr.coverage(strict).activations
+
+
 def test_replacing_the_rule_equals_differentiating_with_it() -> None:
     model = one_node("a = Relu(x) b = Neg(a) c = Clip(b, lo, hi) d = Add(a, c) y = Relu(d)")
     for first in ("gradient", "deconvnet", "guided"):
@@ -63,6 +75,7 @@ def test_replacing_the_rule_equals_differentiating_with_it() -> None:
                 run(replaced, feeds)["grad/x"], run(direct, feeds)["grad/x"]
             )
             assert gr.coverage(replaced) == gr.coverage(direct)
+            assert list(replaced.graph.node) == list(direct.graph.node)
 
 
 def test_replacing_touches_only_the_nodes_of_its_prefix_and_of_relus() -> None:

@@ -244,12 +244,11 @@ def test_cotangents_of_constants_are_not_computed() -> None:
     assert sorted(added) == ["Identity", "Mul"]
 
 
-def test_a_missing_rule_names_operator_node_opset_and_remedy() -> None:
-    model = parse("g (float[N, 2, 2] x) => (float[N] y) { [odd] y = Det(x) }")
-    expected = r"Det .*odd.* opset 18\).*override\(Det="
-    with pytest.raises(gr.MissingRuleError, match=expected) as info:
-        gr.differentiate(model, wrt=["x"], of="y")
-    assert "\n" not in str(info.value)
+def test_positive_clamps_what_other_activations_send_back() -> None:
+    model = parse("g (float[N, 2] x) => (float[N, 2] y) { y = Tanh(x) }")
+    grads = gr.differentiate(model, wrt=["x"], of="y", other_activations="positive")
+    x, ct = np.zeros((1, 2), np.float32), np.array([[2.0, -2.0]], np.float32)
+    np.testing.assert_array_equal(run(grads, {"x": x, "cotangent": ct})["grad/x"], [[2.0, 0.0]])
 
 
 def test_a_users_rule_wins() -> None:

@@ -10,8 +10,9 @@ import onnxruntime
 
 import graph_rewrites as gr
 from graph_rewrites.stamps import PREFIX_KEY
-from tests.oracles.torch_export import INPUT
-from tests.oracles.torch_gradients import Gradients, Kink, clip_state, hard_state, relu_state
+from tests.oracles.passes import NOTHING, Gradients, Kink, clip_state, hard_state, relu_state
+
+INPUT, OUTPUT = "input", "logits"
 
 
 class OnnxGradients:
@@ -20,37 +21,41 @@ class OnnxGradients:
     Args:
         model: as a framework exported it.
         relu: the ReLU rule.
+        of: the tensor that is differentiated; by default the class scores.
+
+    Attributes:
+        layer: the default CAM layer; None where the model has none.
+        model: the differentiated model.
     """
 
-    def __init__(self, model: onnx.ModelProto, relu: str = "gradient") -> None:
+    def __init__(
+        self, model: onnx.ModelProto, relu: str = "gradient", of: str | None = None
+    ) -> None:
         canonical = gr.canonicalize(model)
-        (default,) = [found for found in gr.feature_maps(canonical) if found.default]
-        self.layer = default.tensor
-        self.scores = gr.scores(canonical).tensor
-        self.model = gr.differentiate(canonical, wrt=[INPUT, self.layer], relu=relu)
+        self.layer = next((m for m in gr.feature_maps(canonical) if m.default), None)
+        layer = [] if self.layer is None else [self.layer.tensor]
+        self.model = gr.differentiate(canonical, wrt=[INPUT, *layer], of=of, relu=relu)
         observed = onnx.ModelProto()
         observed.CopyFrom(self.model)
         self._watched = dict(_watch(observed))
         known = {value.name for value in observed.graph.output}
-        for name in {self.layer, *self._watched} - known:
+        for name in {*layer, *self._watched} - known:
             index = name in self._watched and self._watched[name].op_type == "MaxPool"
             element = onnx.TensorProto.INT64 if index else onnx.TensorProto.FLOAT
             observed.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
         self._session = session(observed)
 
     def __call__(self, images: np.ndarray, ct: np.ndarray) -> Gradients:
-        """The backward pass for images (N, 3, H, W) and cotangents (N, classes)."""
-        names = [f"grad/{INPUT}", f"grad/{self.layer}"]
-        names += [name for name in {self.layer, *self._watched} if name not in names]
+        """The backward pass for images (N, 3, H, W) and cotangents of what is differentiated."""
+        wanted = [f"grad/{INPUT}"]
+        if self.layer is not None:
+            wanted += [f"grad/{self.layer.tensor}", self.layer.tensor]
+        names = list(dict.fromkeys((*wanted, *self._watched)))
         feeds = {INPUT: images.astype(np.float32), "cotangent": ct.astype(np.float32)}
         values = dict(zip(names, self._session.run(names, feeds), strict=True))
         kinks = [_kink(self.model, node, values[name]) for name, node in self._watched.items()]
-        return Gradients(
-            values[f"grad/{INPUT}"].astype(np.float64),
-            values[f"grad/{self.layer}"].astype(np.float64),
-            values[self.layer].astype(np.float64),
-            tuple(kinks),
-        )
+        image, *layer = (values[name].astype(np.float64) for name in wanted)
+        return Gradients(image, *(layer or [NOTHING, NOTHING]), tuple(kinks))
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -70,7 +75,7 @@ def _watch(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
             continue
         if node.op_type in ("Relu", "Clip"):
             yield node.output[0], node
-        elif node.op_type in ("HardSwish", "HardSigmoid"):
+        elif node.op_type in ("HardSwish", "HardSigmoid", "LeakyRelu", "PRelu"):
             yield node.input[0], node
         elif node.op_type == "MaxPool":
             if len(node.output) == 1:
@@ -81,9 +86,27 @@ def _watch(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
 def _kink(model: onnx.ModelProto, node: onnx.NodeProto, value: np.ndarray) -> Kink:
     if node.op_type == "Relu":
         return Kink("relu", relu_state(value))
+    if node.op_type in ("LeakyRelu", "PRelu"):
+        return Kink("leaky", relu_state(value))
     if node.op_type == "Clip":
         (top,) = (w for w in model.graph.initializer if w.name == node.input[2])
         return Kink("clip", clip_state(value, float(onnx.numpy_helper.to_array(top))))
     if node.op_type == "MaxPool":  # ONNX counts through the batch, PyTorch within a plane
         return Kink("max", value)
     return Kink("hard", hard_state(value))
+
+
+def resized(
+    model: onnx.ModelProto, size: int, spatial_axes: tuple[int, int] = (2, 3)
+) -> onnx.ModelProto:
+    """A copy of an export that takes pictures of another size.
+
+    Right only for networks whose graph holds no size: exporting them again gives the same nodes.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    dims = copy.graph.input[0].type.tensor_type.shape.dim
+    for axis in spatial_axes:
+        dims[axis].dim_value = size
+    return copy

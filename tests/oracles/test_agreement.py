@@ -18,7 +18,8 @@ def cases(test):
 @cases
 def test_the_gradient_is_its_forwards_and_pytorchs(name, how, exported):
     """On small pictures; the native size takes minutes, see below."""
-    from tests.oracles.agreement import SHARP_BAR, sharp
+    from tests.oracles.agreement import sharp
+    from tests.oracles.passes import SHARP_BAR
     from tests.oracles.torch_models import NETWORKS
 
     size = NETWORKS[name].small
@@ -48,8 +49,9 @@ def _assert_agreement(name, model, size):
 
 def test_a_wrong_gradient_would_be_seen(exported):
     """The oracle itself: the sweep of another rule is far away in every figure."""
-    from tests.oracles.agreement import BATCH, CLASSES
+    from tests.oracles.agreement import CLASSES
     from tests.oracles.onnx_gradients import OnnxGradients
+    from tests.oracles.passes import BATCH
     from tests.oracles.torch_gradients import gradients
     from tests.oracles.torch_models import NETWORKS, build
 

@@ -8,14 +8,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 import torch
 from torch import nn
 
+from tests.oracles.onnx_gradients import INPUT, OUTPUT
+
 Exporter = Literal["dynamo", "torchscript"]
-INPUT, OUTPUT = "input", "logits"
 
 
 @contextlib.contextmanager
@@ -34,23 +35,31 @@ def quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def export(net: nn.Module, path: Path, size: int, how: Exporter = "dynamo") -> onnx.ModelProto:
+def export(
+    net: nn.Module, path: Path, size: int, how: Exporter = "dynamo", opset: int | None = None
+) -> onnx.ModelProto:
     """Write `net` to `path` with a free batch and read it back.
 
     Args:
         net: float32, in eval mode, taking images (N, 3, size, size).
         path: the file to write; weights are inside it.
         size: height and width, fixed in the file.
-        how: "dynamo" is torch's default exporter at its default opset, "torchscript" the older
-            one at opset 17.
+        how: "dynamo" is torch's default exporter, "torchscript" the older one.
+        opset: the exporter's default (18 or above, "dynamo") or 17 ("torchscript") where None.
     """
     example = torch.zeros(2, 3, size, size)
-    names = {"input_names": [INPUT], "output_names": [OUTPUT]}
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
     with quiet():
         if how == "dynamo":
             batch = torch.export.Dim("batch", min=1)
             program = torch.onnx.export(
-                net, (example,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False, **names
+                net,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes=({0: batch},),
+                verbose=False,
+                **names,
             )
             assert program is not None
             program.save(str(path), external_data=False)
@@ -61,21 +70,8 @@ def export(net: nn.Module, path: Path, size: int, how: Exporter = "dynamo") -> o
                 (example,),
                 str(path),
                 dynamo=False,
-                opset_version=17,
+                opset_version=opset or 17,
                 dynamic_axes=axes,
                 **names,
             )
     return onnx.load(path)
-
-
-def resized(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
-    """A copy of an export that takes pictures of another size.
-
-    Right only for networks whose graph holds no size: exporting them again gives the same nodes.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    for dim in copy.graph.input[0].type.tensor_type.shape.dim[2:]:
-        dim.dim_value = size
-    return copy

@@ -4,54 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-Array = np.ndarray
+from tests.oracles.passes import NOTHING, Array, Gradients, Kink, clip_state, hard_state, relu_state
 
-
-@dataclass(frozen=True)
-class Kink:
-    """Where one activation or max-pool of a forward pass stood.
-
-    Attributes:
-        kind: "relu", "clip", "hard" (hard-sigmoid and hard-swish) or "max".
-        state: per element, the number of the linear piece it is on; of a max-pool, the flat
-            position of the maximum in the whole tensor, as ONNX counts.
-    """
-
-    kind: str
-    state: Array
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """One backward pass, in float64 whatever it was computed in.
-
-    Attributes:
-        image: gradient at the images (N, 3, H, W).
-        layer: gradient at the default CAM layer (N, C, h, w).
-        activation: that layer's values.
-        kinks: in the order of the forward pass.
-        before_layer: how many of them lie before the layer; None where that is not known.
-    """
-
-    image: Array
-    layer: Array
-    activation: Array
-    kinks: tuple[Kink, ...]
-    before_layer: int | None = None
+Layer = nn.Module | int
 
 
 def gradients(
     net: nn.Module,
-    layer: nn.Module,
+    layer: Layer | None,
     images: Array,
     ct: Array,
     rule: str = "gradient",
@@ -61,7 +28,8 @@ def gradients(
 
     Args:
         net: in eval mode.
-        layer: the module of `net` whose output is the default CAM layer.
+        layer: the module of `net` whose output is the default CAM layer, or the number of the
+            call that computes it (see `call_computing`); None for the images alone.
         images: (N, 3, H, W).
         ct: (N, classes).
         rule: the ReLU rule; "gradient" leaves PyTorch's own ReLU in place.
@@ -70,18 +38,54 @@ def gradients(
     dtype = next(net.parameters()).dtype
     x = torch.tensor(images, dtype=dtype, requires_grad=True)
     kinks = _Kinks(rule, replay)
-    held: list[tuple[torch.Tensor, int]] = []
-    handle = layer.register_forward_hook(lambda *call: held.append((call[2], len(kinks.seen))))
-    try:
-        with kinks:
-            scores = net(x)
-    finally:
-        handle.remove()
-    ((activation, before),) = held
+    with kinks, _held(layer, kinks) as held:
+        scores = net(x)
     total = (scores * torch.tensor(ct, dtype=dtype)).sum()
+    if layer is None:
+        (dx,) = torch.autograd.grad(total, [x])
+        return Gradients(dx.double().numpy(), NOTHING, NOTHING, tuple(kinks.seen))
+    ((activation, before),) = held
     dx, dlayer = (g.double().numpy() for g in torch.autograd.grad(total, [x, activation]))
     values = activation.detach().double().numpy()
     return Gradients(dx, dlayer, values, tuple(kinks.seen), before)
+
+
+def call_computing(net: nn.Module, images: Array, values: Array) -> tuple[int, float] | None:
+    """The functional call in a forward pass of `net` whose result is nearest to `values`.
+
+    Args:
+        net: in eval mode.
+        images: (N, 3, H, W).
+        values: of any shape; a call whose result has another shape is left out.
+
+    Returns:
+        The number of the call, the first of equally near ones, and its ‖Δ‖/‖values‖; None where
+        no result has this shape.
+    """
+    calls = _Calls(torch.from_numpy(values))
+    x = torch.tensor(images, dtype=next(net.parameters()).dtype)
+    with torch.no_grad(), calls:
+        net(x)
+    if not calls.apart:
+        return None
+    nearest = min(calls.apart.values())
+    call = next(call for call, apart in calls.apart.items() if apart <= nearest * (1 + 1e-9))
+    return call, nearest
+
+
+@contextmanager
+def _held(layer: Layer | None, kinks: _Kinks) -> Iterator[list[tuple[torch.Tensor, int]]]:
+    """What a layer computes, with the count of kinks before it, in a list that a pass fills."""
+    if not isinstance(layer, nn.Module):
+        kinks.hold = layer
+        yield kinks.held
+        return
+    note = kinks.note
+    handle = layer.register_forward_hook(lambda module, inputs, output: note(output))
+    try:
+        yield kinks.held
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -89,18 +93,6 @@ def relu_rule(rule: str) -> Iterator[None]:
     """Within this context every ReLU and ReLU6, functional ones included, follows `rule`."""
     with _Kinks(rule, None):
         yield
-
-
-def relu_state(x: Array) -> Array:
-    return (x > 0).astype(np.int8)
-
-
-def clip_state(x: Array, top: float) -> Array:
-    return (x > 0).astype(np.int8) + (x >= top)
-
-
-def hard_state(x: Array) -> Array:
-    return (x > -3).astype(np.int8) + (x >= 3)
 
 
 class _Rectify(torch.autograd.Function):
@@ -126,7 +118,12 @@ _KINDS = {
     "relu6": "clip",
     "hardswish": "hard",
     "hardsigmoid": "hard",
+    "leaky_relu": "leaky",
+    "leaky_relu_": "leaky",
+    "prelu": "leaky",
     "max_pool2d": "max",
+    "adaptive_max_pool2d": "max",
+    "adaptive_max_pool2d_with_indices": "max",
 }
 
 
@@ -136,20 +133,33 @@ class _Kinks(TorchFunctionMode):
     def __init__(self, rule: str, replay: Sequence[Kink] | None) -> None:
         super().__init__()
         self.seen: list[Kink] = []
+        self.hold: int | None = None
+        self.held: list[tuple[torch.Tensor, int]] = []
+        self._calls = 0
         self._rule = rule
         self._replay = None if replay is None else iter(replay)
+
+    def note(self, tensor: torch.Tensor) -> None:
+        """Keep a tensor, and how many kinks lie before it."""
+        self.held.append((tensor, len(self.seen)))
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        result = self._call(func, args, kwargs or {})
+        if self._calls == self.hold:
+            self.note(result)
+        self._calls += 1
+        return result
+
+    def _call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = getattr(func, "__name__", "")
         kind = _KINDS.get(name)
         if kind is None:
             return func(*args, **kwargs)
         x = args[0]
         if self._replay is None:
-            kink = Kink(kind, _state(kind, x, args, kwargs))
+            kink = Kink(kind, _state(name, kind, x, args, kwargs))
         else:
             kink = next(self._replay)
             assert kink.kind == kind, f"{name} meets a recorded {kink.kind}"
@@ -159,11 +169,35 @@ class _Kinks(TorchFunctionMode):
             return _Rectify.apply(x, torch.from_numpy(kink.state == 1), top, self._rule)
         if self._replay is None:
             return func(*args, **kwargs)
+        if kind == "leaky":
+            slanted = func(x, *args[1:], **kwargs) - func(-x, *args[1:], **kwargs) - x
+            return torch.where(torch.from_numpy(kink.state == 1), x, slanted)
         return _forced(name, x, torch.from_numpy(kink.state))
 
 
-def _state(kind: str, x: torch.Tensor, args: Any, kwargs: dict[str, Any]) -> Array:
+class _Calls(TorchFunctionMode):
+    """Numbers the calls of a pass as `_Kinks` does, and notes how far their results are."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.apart: dict[int, float] = {}
+        self._values, self._size, self._calls = values, float(values.norm()), 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.shape == self._values.shape:
+            self.apart[self._calls] = float((result - self._values).norm()) / self._size
+        self._calls += 1
+        return result
+
+
+def _state(name: str, kind: str, x: torch.Tensor, args: Any, kwargs: dict[str, Any]) -> Array:
     value = x.detach()
+    if kind == "max" and name != "max_pool2d":
+        _, place = functional.adaptive_max_pool2d(value, args[1], return_indices=True)
+        return _planes(x).numpy() + place.numpy()
     if kind == "max":
         options = {**kwargs, "return_indices": True}
         _, place = functional.max_pool2d(value, *args[1:], **options)
@@ -171,7 +205,7 @@ def _state(kind: str, x: torch.Tensor, args: Any, kwargs: dict[str, Any]) -> Arr
     if kind == "clip":
         assert (0.0, 6.0) in (args[1:3], (kwargs.get("min_val"), kwargs.get("max_val"))), kwargs
         return clip_state(value.numpy(), 6.0)
-    return (relu_state if kind == "relu" else hard_state)(value.numpy())
+    return (hard_state if kind == "hard" else relu_state)(value.numpy())
 
 
 def _planes(x: torch.Tensor) -> torch.Tensor:
@@ -182,9 +216,10 @@ def _planes(x: torch.Tensor) -> torch.Tensor:
 
 def _forced(name: str, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
     """The activation with every element on the linear piece that `state` says."""
-    if name == "max_pool2d":
-        place = (state - _planes(x)).flatten(2)
-        return x.flatten(2).gather(2, place).reshape(state.shape)
+    if _KINDS[name] == "max":
+        place = state - _planes(x)
+        maxima = x.flatten(2).gather(2, place.flatten(2)).reshape(state.shape)
+        return (maxima, place) if name.endswith("with_indices") else maxima
     low, middle = state == 0, state == 1
     if name in ("relu", "relu_"):
         return torch.where(middle, x, 0.0)

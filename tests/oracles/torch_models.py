@@ -1,9 +1,4 @@
-"""The smallest member of each torchvision classification family, with random but sane weights.
-
-No published weights are needed: weights are drawn from a fixed seed, the running statistics of
-every BatchNorm are measured on noise and then perturbed, and its affine part is drawn too, so that
-no normalisation is an identity and activations keep their size through the depth of the network.
-"""
+"""The smallest member of each torchvision classification family, with random but sane weights."""
 
 from __future__ import annotations
 
@@ -16,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.oracles.torchvision_door import import_torchvision
+from tests.oracles.weights import seeded
 
 _tv = import_torchvision().models
 
@@ -87,8 +83,6 @@ NETWORKS: dict[str, Family] = {
     "convnext_tiny": Family(_tv.convnext_tiny, lambda net: net.features),
 }
 
-_NORMS = (nn.BatchNorm2d, nn.LayerNorm)
-
 
 def build(name: str, seed: int = 0) -> nn.Module:
     """The network of family `name`, float32, in eval mode, no ReLU in place.
@@ -102,40 +96,5 @@ def build(name: str, seed: int = 0) -> nn.Module:
 
 @functools.cache
 def _built(name: str, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = NETWORKS[name].build()
-        for module in net.modules():
-            if hasattr(module, "inplace"):
-                module.inplace = False
-        _measure_batch_norms(net, NETWORKS[name].size)
-        for module in net.modules():
-            _perturb(module)
-    return net.eval().requires_grad_(False)
-
-
-def _measure_batch_norms(net: nn.Module, size: int) -> None:
-    """Set running statistics from one batch of noise, layer after layer."""
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    if not norms:
-        return
-    for norm in norms:
-        norm.momentum = None  # cumulative: one pass gives this batch's statistics
-    for module in net.train().modules():
-        if isinstance(module, nn.Dropout):
-            module.eval()
-    with torch.no_grad():
-        net(torch.randn(4, 3, size, size))
-
-
-@torch.no_grad()
-def _perturb(module: nn.Module) -> None:
-    if isinstance(module, _NORMS) and module.weight is not None:
-        module.weight.copy_(torch.empty_like(module.weight).uniform_(0.7, 1.3))
-        module.bias.copy_(0.1 * torch.randn_like(module.bias))
-    if isinstance(module, nn.BatchNorm2d):
-        var = module.running_var
-        module.running_mean += 0.1 * var.sqrt() * torch.randn_like(var)
-        var *= torch.empty_like(var).uniform_(0.7, 1.4)
-    if hasattr(module, "layer_scale"):  # ConvNeXt starts at 1e-6, which would hide its blocks
-        module.layer_scale.copy_(torch.empty_like(module.layer_scale).uniform_(0.2, 0.8))
+    size = NETWORKS[name].size
+    return seeded(NETWORKS[name].build, (3, size, size), seed)

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from analyzer.session import provider_report
 from tests.analyzer.cli.conftest import OPSET, SIZE, Answer, classifier
@@ -84,15 +83,14 @@ def test_an_unknown_operator(call: Call, tmp_path: Path, picture: Path, verb: st
 
 
 def without_rule() -> onnx.ModelProto:
-    """A standard operator that runs, but that nobody has differentiated."""
-    model = classifier(
+    """A standard operator that runs, but that cannot be differentiated."""
+    return classifier(
         middle=(
-            helper.make_node("Det", ["relu"], ["determinant"], name="strange"),
-            helper.make_node("Unsqueeze", ["determinant", "axes"], ["features"]),
+            helper.make_node("Unique", ["relu"], ["values"], name="strange"),
+            helper.make_node("ReduceMean", ["values"], ["level"], keepdims=0),
+            helper.make_node("Mul", ["relu", "level"], ["features"]),
         )
     )
-    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
-    return model
 
 
 @pytest.mark.parametrize("verb", ["compile", "explain"])
@@ -101,7 +99,7 @@ def test_an_operator_without_a_rule(call: Call, tmp_path: Path, picture: Path, v
     method = ["-m", "saliency"]
     answer = call(verb, path, *([picture, *RAW] if verb == "explain" else []), *method, "-o", out)
     assert answer.is_one_error(4)
-    for word in ("Det", "'strange'", f"opset {OPSET}", "DEFAULT_RULES.override"):
+    for word in ("Unique", "'strange'", f"opset {OPSET}", "choose a layer behind it"):
         assert word in answer.err
     assert not out.exists()
 

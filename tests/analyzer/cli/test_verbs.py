@@ -179,11 +179,11 @@ def test_inspect_shows_what_is_missing_beside_all_the_rest(call: Call, tmp_path:
     assert answer.is_one_error(4)
     found = json.loads(answer.out)
     verdicts = {row["operator"]: row["verdict"] for row in found["operators"]}
-    assert verdicts["Det"] == "missing"
+    assert verdicts["Unique"] == "refused"
     assert verdicts["Conv"] == "rule"
     assert found["scores"]["tensor"] == "logits"
     assert found["layers"]
     (obstacle,) = found["obstacles"]
-    assert "Det" in obstacle
+    assert "Unique" in obstacle
     assert answer.err == f"error: {obstacle}\n"
-    assert "missing" in call("inspect", path).out
+    assert "refused" in call("inspect", path).out

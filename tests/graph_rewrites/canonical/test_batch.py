@@ -69,6 +69,10 @@ def _batch_of(value: onnx.ValueInfoProto) -> int | str:
 
 
 KEPT_APART = {
+    "joined with a constant": "y = Concat<axis=2>(x, strip)",
+    "joined with fixed zeros": (
+        "s = Constant<value_ints=[1,4,2,6]>()  z = ConstantOfShape(s)  y = Concat<axis=1>(x, z)"
+    ),
     "leading 1": "y = Reshape(x, c[1,-1])",
     "leading 1 and a free axis": "y = Reshape(x, c[1,4,-1])",
     "a channel shuffle": (
@@ -159,17 +163,17 @@ MIXED = {
     "norm over all": ("a = ReduceL2<keepdims=1>(x)  y = Div(x, a)", "acts along the batch"),
     "softmax over the batch": ("y = Softmax<axis=0>(x)", "acts along the batch"),
     "maximum over the batch": ("a = ReduceMax(x, c[0])  y = Mul(x, a)", "acts along the batch"),
-    "batch merged into rows": ("y = Reshape(x, c[4,-1])", "does not keep the batch"),
+    "batch merged into rows": ("y = Reshape(x, c[4,-1])", "does not begin with the batch"),
     "everything in one row": (
         "a = Reshape(x, c[-1])  b = Softmax<axis=0>(a)  y = Reshape(b, c[1,4,2,6])",
-        "does not keep the batch",
+        "acts along the batch",
     ),
-    "flatten from axis 0": ("y = Flatten<axis=0>(x)", "acts along the batch"),
+    "flatten from axis 0": ("y = Flatten<axis=0>(x)", "does not begin with the batch"),
     "first image gathered": ("y = Gather<axis=0>(x, c[0])", "acts along the batch"),
     "first image sliced": ("y = Slice(x, c[0], c[1], c[0])", "acts along the batch"),
     "Gram matrix": (
         "a = Reshape(x, c[4,12])  t = Transpose(a)  g = MatMul(a, t)  y = Reshape(g, c[1,16])",
-        "does not keep the batch",
+        "acts along the batch",
     ),
     "joined with a mean": (
         "m = ReduceMean<keepdims=1>(x, c[0])  y = Concat<axis=1>(x, m)",
@@ -178,15 +182,10 @@ MIXED = {
     "squeezed batch": ("a = Squeeze(x, c[0])  y = Unsqueeze(a, c[0])", "acts along the batch"),
     "squeezed without axes": (
         "m = ReduceMax(x, c[1,2,3])  a = Squeeze(m)  y = Unsqueeze(a, c[0,1])",
-        "the rank of its result depends on the batch",
+        "acts along the batch",
     ),
-    "joined with a constant": ("y = Concat<axis=2>(x, strip)", "acts along the batch"),
     "scattered": (
         "i = Constant<value=int64[1,1] {0}>()  u = Reshape(x, c[1,4,2,6])  y = ScatterND(x, i, u)",
-        "is not known to keep images apart",
-    ),
-    "joined with fixed zeros": (
-        "s = Constant<value_ints=[1,4,2,6]>()  z = ConstantOfShape(s)  y = Concat<axis=1>(x, z)",
         "acts along the batch",
     ),
     "padded batch": (
@@ -209,7 +208,7 @@ MIXED = {
     "a shape with twice the batch": (
         "s = Shape<start=0, end=1>(x)  t = Constant<value_ints=[4]>()  n = Mul(s, t)"
         "  m = Constant<value_ints=[-1]>()  r = Concat<axis=0>(n, m)  y = Reshape(x, r)",
-        "is not known to keep images apart",
+        "does not begin with the batch",
     ),
     "the batch last": (
         "a = Reshape(x, c[1,48])  y = Transpose(a)",

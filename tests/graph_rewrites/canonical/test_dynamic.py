@@ -159,23 +159,48 @@ def test_the_explanation_model_runs_and_keeps_the_scores(file: onnx.ModelProto) 
     np.testing.assert_allclose(out["scores"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_static_quantiser_in_front_of_an_integer_product() -> None:
+@pytest.mark.parametrize(
+    "between", ["", "m = Reshape (q, shape)", "m = MaxPool <kernel_shape = [1]> (q)"]
+)
+def test_a_static_quantiser_in_front_of_an_integer_product(between: str) -> None:
     """Its scale is a constant; the derivative of what it stands for divides by it."""
-    text = """g (float[N, 3] x) => (float[N, 2] y) {
+    text = f"""g (float[N, 1, 3] x) => (float[N, 1, 2] y) {{
         q = QuantizeLinear (x, s, z)
         d = DequantizeLinear (q, s, z)
-        n = MatMulInteger (q, w, z)
+        {between}
+        n = MatMulInteger ({"m" if between else "q"}, w, z)
         f = Cast <to = 1> (n)
         g = Mul (f, s)
         e = MatMul (d, v)
         y = Add (g, e)
-    }"""
+    }}"""
     w, v = integers(3, 2, dtype=np.int8), RNG.standard_normal((3, 2)).astype(np.float32)
     constants = {"s": np.array(0.02, np.float32), "z": np.array(128, np.uint8)}
+    constants["shape"] = np.array([0, 1, 3])
     model = graph_of(text, opset=13, w=w, v=v, **constants)
-    x = RNG.uniform(-1, 1, (4, 3)).astype(np.float32)
-    ct = RNG.standard_normal((4, 2)).astype(np.float32)
+    x = RNG.uniform(-1, 1, (4, 1, 3)).astype(np.float32)
+    ct = RNG.standard_normal((4, 1, 2)).astype(np.float32)
     grads = gr.differentiate(model, wrt=["x"], of="y")
     got = run(grads, {"x": x, "cotangent": ct})
     np.testing.assert_allclose(got["grad/x"], ct @ (w + v).T, rtol=1e-5)
     np.testing.assert_array_equal(got["y"], session(model).run(["y"], {"x": x})[0])
+
+
+def test_a_folded_relu_in_front_of_an_integer_convolution_is_listed_once() -> None:
+    text = """g (float[N, 2, 5, 5] x) => (float[N, 3, 1, 1] y) {
+        c = Conv (x, v)
+        q = QuantizeLinear (c, s, z)
+        m = MaxPool <kernel_shape = [2, 2], strides = [1, 1]> (q)
+        n = ConvInteger (m, w, z)
+        f = Cast <to = 1> (n)
+        y = Mul (f, s)
+    }"""
+    v = RNG.standard_normal((4, 2, 3, 3)).astype(np.float32)
+    w, s = integers(3, 4, 2, 2, dtype=np.int8), np.array(0.02, np.float32)
+    model = graph_of(text, opset=13, v=v, w=w, s=s, z=np.array(0, np.uint8))
+    grads = gr.differentiate(model, wrt=["x"], of="y", relu="guided")
+    assert [(a.tensor, a.kind) for a in gr.coverage(grads).relus] == [("q", "folded")]
+    plain = gr.differentiate(model, wrt=["x", "c"], of="y")
+    x = RNG.standard_normal((1, 2, 5, 5)).astype(np.float32)
+    for name in ("x", "c"):
+        assert directional_error(plain, {"x": x}, name, of="y") <= 1e-6

@@ -345,6 +345,16 @@ def test_coverage_lists_every_folded_relu(pair: Pair) -> None:
     assert len(relus) == len(original.relus)
 
 
+def test_layers_have_the_names_of_the_float_model(pair: Pair) -> None:
+    """The quantiser puts a suffix behind them, which the float in front has no more."""
+    model, file = pair
+    named = {output for node in model.graph.node for output in node.output}
+    maps = gr.feature_maps(file)
+    assert len(maps) >= 5
+    assert {found.tensor for found in maps} - named == {"p_quantized"}  # a pool of integers
+    assert [found.tensor for found in maps if found.default] == ["c3"]  # r3 went into its step
+
+
 def test_guided_is_not_the_gradient_and_like_the_float_twins(pair: Pair) -> None:
     model, file = pair
     x = pictures(6, seed=2)

@@ -137,23 +137,19 @@ def test_operators_younger_than_opset_21_are_expanded(op_type: str):
 
 
 def test_a_young_operator_without_a_body_is_refused_by_name():
-    model = graph_of(
-        "agraph (float[2,8] x) => (float[2,8] y) { y = CumProd(x, axis) }",
-        opset=26,
-        axis=np.array(1),
-    )
-    model.graph.node[0].name = "running product"
+    model = graph_of("agraph (float[2,8] x) => (int32[2,8] y) { y = BitCast<to=6>(x) }", opset=26)
+    model.graph.node[0].name = "raw bits"
     with pytest.raises(UnsupportedOperatorError) as caught:
         canonicalize(model)
     assert str(caught.value) == (
-        "operator CumProd (node 'running product', output 'y') of opset 26 does not exist in opset "
+        "operator BitCast (node 'raw bits', output 'y', opset 26) does not exist in opset "
         "21 and has no standard body; export the model with opset 21 or below"
     )
 
 
 def test_an_unknown_operator_is_refused_by_name():
     model = graph_of("agraph (float[2] x) => (float[2] y) { y = Wonder(x) }")
-    with pytest.raises(UnsupportedOperatorError, match=r"Wonder \(output 'y'\).*opset 18.*domain"):
+    with pytest.raises(UnsupportedOperatorError, match=r"Wonder \(output 'y', opset 18\).*domain"):
         canonicalize(model)
 
 
@@ -163,7 +159,7 @@ def test_an_operator_that_its_opset_has_abolished_is_refused():
         opset=13,
         s=np.array([1, 1, 2, 2], np.float32),
     )
-    with pytest.raises(UnsupportedOperatorError, match=r"Upsample .*no ONNX operator of opset 13"):
+    with pytest.raises(UnsupportedOperatorError, match=r"Upsample .*opset 13\) is no ONNX"):
         canonicalize(model)
 
 

@@ -42,3 +42,17 @@ def test_only_the_order_decides(order: str, kept: bool) -> None:
     assert ("Gather" in {node.op_type for node in canonical.graph.node}) == kept
     x = np.random.default_rng(0).normal(size=(3, 3, 2)).astype(np.float32)
     np.testing.assert_array_equal(run(canonical, {"x": x})["y"], run(model, {"x": x})["y"])
+
+
+def test_an_index_that_reads_another_size_is_left_alone() -> None:
+    """As in Swin: weights gathered by an index made of the batch of the pictures."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>'
+        " g (float[N, 4] x) => (float[M] y)"
+        " <float[2, 3] w = {1, 2, 3, 4, 5, 6}, int64[1] all = {-1}, int64 zero = {0},"
+        " int64 one = {1}> {"
+        " flat = Reshape(w, all) s = Shape <start = 0, end = 1> (x) n = Squeeze(s)"
+        " index = Range(zero, n, one) y = Gather <axis = 0> (flat, index) }"
+    )
+    x = np.zeros((5, 4), np.float32)
+    np.testing.assert_array_equal(run(gr.canonicalize(model), {"x": x})["y"], [1, 2, 3, 4, 5])

@@ -31,4 +31,12 @@ CASES = [
     einsum("i...->...i", ("N", 2, 3), note="dots, turned"),
     einsum("nAi,nai->nAa", ("N", 2, 3), ("N", 4, 3), note="capital letters"),
     einsum("ni,ni->ni", ("N", 3), (1, 3), note="a batch of one, broadcast"),
+    einsum("nii->ni", ("N", 3, 3), note="diagonal"),
+    einsum("nii->n", ("N", 3, 3), note="trace"),
+    einsum("ii", (3, 3), note="trace, no arrow"),
+    einsum("iii->i", (3, 3, 3), note="diagonal of a cube"),
+    einsum("iji,ji->ij", (3, 2, 3), (2, 3), note="diagonal beside another factor"),
+    einsum("...ii->...i", ("N", 2, 3, 3), note="diagonal behind dots"),
+    einsum("HH,nH->nH", ("H", "H"), ("N", "H"), note="free diagonal"),
+    einsum("iijj->ij", (2, 2, 3, 3), note="two diagonals"),
 ]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from graph_rewrites.testing import distinct
+from graph_rewrites.testing import distinct, normal
 
 from .harness import Case, Fed
 
@@ -128,6 +128,65 @@ PUT = [
     ),
 ]
 
+
+def at_halves(rng, shape):
+    """Different values, none of them nearer than a half to a whole number."""
+    return distinct(rng, shape) + 0.5
+
+
+def with_zeros(*places):
+    """Normal values, but for zeros at these flat positions."""
+
+    def draw(rng, shape):
+        values = rng.standard_normal(shape)
+        values.flat[[place for place in places if place < values.size]] = 0.0
+        return values
+
+    return draw
+
+
+JOINED = [
+    *(
+        Case(op, inputs, {"reduction": how, **attrs}, kind, domain, f"{how}, {note}")
+        for how, kind, domain in [
+            ("mul", "linear", normal),
+            ("max", "piecewise", [distinct, normal, at_halves]),
+            ("min", "piecewise", [distinct, normal, at_halves]),
+        ]
+        for op, note, inputs, attrs in [
+            ("ScatterElements", "axis omitted", [("L", 3), ints([1, 0, 2]), (1, 3)], {}),
+            ("ScatterElements", "axis 1", [(2, 5), ints([1, -1], [0, 2]), (2, 2)], {"axis": 1}),
+            ("ScatterElements", "twice", [(2, 5), ints([1, 1], [0, -5]), (2, 2)], {"axis": 1}),
+            (
+                "ScatterElements",
+                "run-time",
+                [(2, 4), Fed([[3], [-4]], dtype=np.int64), (2, 1)],
+                {"axis": 1},
+            ),
+            ("ScatterND", "slices", [("L", 3, 2), ints([0], [2]), (2, 3, 2)], {}),
+            ("ScatterND", "elements", [("L", 3), ints([0, 1], [-1, -1]), (2,)], {}),
+            ("ScatterND", "twice", [(4, 2), ints([3], [1], [3]), (3, 2)], {}),
+            ("ScatterND", "run-time", [(4, 2), Fed([[3], [1]], dtype=np.int64), (2, 2)], {}),
+        ]
+    ),
+    *(
+        Case(
+            "ScatterElements",
+            [(2, 3), ints([1, 1], [0, 2]), (2, 2)],
+            {"axis": 1, "reduction": "mul"},
+            "linear",
+            [with_zeros(*old), normal, with_zeros(*new)],
+            note,
+        )
+        for note, old, new in [
+            ("mul, zero data", (1, 3), ()),
+            ("mul, zero update", (), (0, 2)),
+            ("mul, two zeros", (1,), (1,)),
+            ("mul, zero updates", (), (0, 1)),
+        ]
+    ),
+]
+
 SUMMED = [
     *(
         linear("CumSum", [("N", 3, 4), np.array(axis)], attrs, f"axis {axis}, {attrs}")
@@ -152,4 +211,4 @@ SUMMED = [
     ),
 ]
 
-CASES = [*GATHERED, *TAKEN, *CHOSEN, *PUT, *SUMMED]
+CASES = [*GATHERED, *TAKEN, *CHOSEN, *PUT, *JOINED, *SUMMED]

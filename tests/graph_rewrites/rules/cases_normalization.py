@@ -32,9 +32,7 @@ BATCH = [
     Case(
         "BatchNormalization",
         [("N", 3, 4), *(Fed(value) for value in (SCALE, BIAS, MEAN, VARIANCE))],
-        kind="linear",
         note="statistics that are computed",
-        wrt=(0, 1, 2),
     ),
     *(
         Case("BatchNormalization", [shape, (3,), (3,), MEAN, VARIANCE], kind="linear", note=note)

@@ -1,0 +1,1 @@
+"""Slow proofs: commands of their own, whose results files are committed beside them."""

@@ -1,0 +1,230 @@
+"""One member's graph beside its network: both parts of agreement, and the two other ReLU rules."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+import graph_rewrites as gr
+from benchmarks.conformance.reference import Reference
+from benchmarks.conformance.results import (
+    AGREES,
+    DIFFERS,
+    FAILED,
+    NOT_EXPORTED,
+    REFUSED,
+    Result,
+    fingerprint,
+)
+from graph_rewrites.errors import GraphRewriteError
+from graph_rewrites.sharp import directional_error
+from tests.oracles.onnx_gradients import INPUT, OnnxGradients, resized, session
+from tests.oracles.passes import (
+    BATCH,
+    FORCED_BAR,
+    INPUTS,
+    ROUNDING_BAR,
+    SHARP_BAR,
+    Gradients,
+    count_flips,
+    distance,
+    drawn,
+)
+
+_SMALL = (64, 96, 128)  # pictures of the sharp check, where the graph takes them
+
+
+def measure(member: str, open_reference: Callable[[str], Reference], folder: Path) -> Result:
+    """Export a member, or take its export from `folder`, and compare it with its framework."""
+    reference = open_reference(member)
+    facts: dict[str, Any] = {"shape": reference.shape, "code": fingerprint()}
+    try:
+        model = reference.export(folder / f"{member.replace('/', '__')}.onnx")
+    except Exception as error:  # whatever the exporter throws is the finding
+        return Result(member, NOT_EXPORTED, _sentence(error), **facts)
+    facts["nodes"] = len(model.graph.node)
+    facts["operators"] = dict(sorted(Counter(n.op_type for n in model.graph.node).items()))
+    try:
+        start = time.perf_counter()
+        gr.differentiate(gr.canonicalize(model), wrt=INPUT, of=reference.of)
+        figures = {"build": time.perf_counter() - start}
+        comparison = _Comparison(reference, model)
+    except GraphRewriteError as error:
+        return Result(member, REFUSED, _sentence(error), **facts)
+    facts["layer"] = comparison.layer_name
+    try:
+        figures |= {**comparison.sharp(), **comparison.agreement(), **comparison.rules()}
+    except Exception as error:
+        return Result(member, FAILED, _sentence(error), **facts)
+    found = complaints(figures)
+    reason = "; ".join([*comparison.notes, *found])
+    return Result(member, DIFFERS if found else AGREES, reason, figures=figures, **facts)
+
+
+class _Comparison:
+    """The graph and the network side by side.
+
+    Attributes:
+        layer_name: the graph's default CAM layer, "" where it has none.
+        notes: what could not be compared.
+    """
+
+    def __init__(self, reference: Reference, model: onnx.ModelProto) -> None:
+        self.model, self.theirs = model, reference
+        self.ours = OnnxGradients(model, of=reference.of)
+        self._original = session(model)
+        self._images = (BATCH, *reference.shape)
+        self.notes: list[str] = []
+        self._place = None
+        layer = self.ours.layer
+        self.layer_name = "" if layer is None else layer.path or layer.tensor
+        if layer is None:
+            self.notes.append("no default layer")
+            return
+        (images,) = drawn(0, self._images)
+        values = self.ours(images, np.zeros(reference.scores)).activation
+        self._place = reference.locate(images, values.astype(np.float32))
+        if self._place is None:
+            self.notes.append(f"the network computes {layer.tensor}, the default layer, nowhere")
+
+    def sharp(self) -> dict[str, float]:
+        """Directional errors in float64, on the smallest picture that the graph takes."""
+        size = next((size for size in _SMALL if self._takes(size)), None)
+        ours = self.ours if size is None else OnnxGradients(self._at(size), of=self.theirs.of)
+        (picture,) = drawn(0, self._small(size or max(self._images[1:])))
+        names = {"sharp_image": INPUT}
+        if ours.layer is not None:
+            names["sharp_layer"] = ours.layer.tensor
+        count = 1 if size is None else 2  # each takes seconds on a large picture
+        return {
+            key: directional_error(
+                ours.model, {INPUT: picture}, name, self.theirs.of, directions=count
+            )
+            for key, name in names.items()
+        }
+
+    def agreement(self) -> dict[str, float]:
+        """Distances from the framework's gradients, over three batches."""
+        found: dict[str, list[float]] = {}
+        for seed in range(INPUTS):
+            images, ct = drawn(seed, self._images, self.theirs.scores)
+            mine = self.ours(images, ct)
+            own, truth = (
+                self.theirs.gradients(images, ct, self._place, double=double)
+                for double in (False, True)
+            )
+            for n in self._finite(images):
+                for key, value in self._picture(n, mine, own, truth).items():
+                    found.setdefault(key, []).append(value)
+            worst = max(found["image"] + found.get("layer", []))
+            if worst > ROUNDING_BAR and "flips" in found:
+                forced = self.theirs.gradients(
+                    images, ct, self._place, double=True, replay=mine.kinks
+                )
+                found.setdefault("forced", []).append(self._farthest(mine, forced))
+        gathered = {"image": np.median, "layer": np.median, "flips": np.sum}
+        return {key: float(gathered.get(key, np.max)(values)) for key, values in found.items()}
+
+    def rules(self) -> dict[str, float]:
+        """Distances of the two other ReLU rules at the picture, on one batch."""
+        if not gr.coverage(self.ours.model).relus:
+            return {}
+        images, ct = drawn(0, self._images, self.theirs.scores)
+        found = {}
+        for rule in ("guided", "deconvnet"):
+            mine = OnnxGradients(self.model, rule, of=self.theirs.of)(images, ct)
+            theirs = self.theirs.gradients(images, ct, None, double=True, rule=rule)
+            if _comparable(mine, theirs):
+                theirs = self.theirs.gradients(
+                    images, ct, None, double=True, rule=rule, replay=mine.kinks
+                )
+            found[rule] = distance(mine.image, theirs.image)
+        return found
+
+    def _finite(self, images: np.ndarray) -> list[int]:
+        """The pictures on which the exported file itself, untouched, computes numbers."""
+        outputs = self._original.run(None, {INPUT: images})
+        broken = {n for y in outputs for n in range(BATCH) if not np.isfinite(y[n]).all()}
+        if broken:
+            self.notes.append(f"{len(broken)} of {BATCH} pictures: the file's own scores are NaN")
+        return [n for n in range(BATCH) if n not in broken]
+
+    def _picture(
+        self, n: int, mine: Gradients, own: Gradients, truth: Gradients
+    ) -> dict[str, float]:
+        found = {
+            "image": distance(mine.image[n], truth.image[n]),
+            "own_image": distance(own.image[n], truth.image[n]),
+        }
+        if self._place is not None:
+            found["layer"] = distance(mine.layer[n], truth.layer[n])
+            found["own_layer"] = distance(own.layer[n], truth.layer[n])
+        if _comparable(mine, truth):
+            found["flips"] = sum(count_flips(mine.kinks, truth.kinks, n))
+        return found
+
+    def _farthest(self, mine: Gradients, theirs: Gradients) -> float:
+        found = [distance(mine.image, theirs.image)]
+        if self._place is not None:
+            found.append(distance(mine.layer, theirs.layer))
+        return max(found)
+
+    def _at(self, size: int) -> onnx.ModelProto:
+        return resized(self.model, size, self.theirs.spatial_axes)
+
+    def _small(self, size: int) -> tuple[int, ...]:
+        """The shape of a batch as small as the graph allows, of pictures of `size`."""
+        batch = self.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+        shape = [batch, *self._images[1:]]
+        for axis in self.theirs.spatial_axes:
+            shape[axis] = size
+        return tuple(shape)
+
+    def _takes(self, size: int) -> bool:
+        """Whether the graph runs on pictures of this size, with positions left at its layer."""
+        if size >= max(self._images[1:]):
+            return False
+        model = self._at(size)
+        (picture,) = drawn(0, self._small(size))
+        try:
+            session(model).run(None, {INPUT: picture})
+            small = next((m.tensor for m in gr.feature_maps(model) if m.default), None)
+        except Exception:  # sizes written into the graph
+            return False
+        return small == (None if self.ours.layer is None else self.ours.layer.tensor)
+
+
+def complaints(figures: Mapping[str, float]) -> list[str]:
+    """Which bars the figures miss, in words."""
+    found = [
+        f"sharp, {place}: {figures[f'sharp_{place}']:.1e}"
+        for place in ("image", "layer")
+        if not figures.get(f"sharp_{place}", 0.0) <= SHARP_BAR  # NaN misses every bar
+    ]
+    for place in ("image", "layer"):
+        bar = max(ROUNDING_BAR, 3 * figures.get(f"own_{place}", 0.0))
+        if not figures.get(place, 0.0) <= bar:
+            found.append(f"{place}: {figures[place]:.1e} over {bar:.1e}")
+    own = 3 * max(figures["own_image"], figures.get("own_layer", 0.0))
+    held = ROUNDING_BAR if figures.get("flips") else max(FORCED_BAR, own)
+    if not figures.get("forced", 0.0) <= held:
+        found.append(f"not explained by flips: {figures['forced']:.1e}")
+    rules = {rule: figures.get(rule, 0.0) for rule in ("guided", "deconvnet")}
+    bar = max(ROUNDING_BAR, own)
+    return found + [f"{rule}: {figure:.1e}" for rule, figure in rules.items() if not figure <= bar]
+
+
+def _comparable(mine: Gradients, theirs: Gradients) -> bool:
+    """Whether the graph's kinks are the network's, one for one."""
+    ours = [(kink.kind, kink.state.shape) for kink in mine.kinks]
+    return ours == [(kink.kind, kink.state.shape) for kink in theirs.kinks]
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -1,0 +1,224 @@
+"""A Keras application as reference, on TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from keras import applications
+
+from benchmarks.conformance.reference import SAME, Place
+from tests.oracles.onnx_gradients import INPUT
+from tests.oracles.passes import BATCH, NOTHING, Array, Gradients, Kink, clip_state, relu_state
+
+_OPSET = 18
+_NOISE = 4  # pictures of noise from which the running statistics are taken
+_HARD = ("MobileNetV3Large", "MobileNetV3Small")  # their every ReLU6 is part of a hard sigmoid
+
+
+class KerasReference:
+    """An application with seeded weights; see `Reference`.
+
+    The exported network ends in its softmax, as users' do; the reference ends in front of it.
+    """
+
+    spatial_axes = (1, 2)
+    of: str | None = None  # the scores have to be found
+
+    def __init__(self, member: str) -> None:
+        name = member.partition("/")[2]
+        make = getattr(applications, name)
+        self._hard = name in _HARD
+        self._exported = make(weights=None)
+        self.shape = tuple(self._exported.input_shape[1:])
+        _draw(self._exported, self.shape)
+        self._single, self._double = (
+            _twin(make, self._exported, floats) for floats in ("float32", "float64")
+        )
+        self.scores = (BATCH, self._exported.output_shape[-1])
+        self._layers: list[keras.KerasTensor] = []
+
+    def export(self, path: Path) -> onnx.ModelProto:
+        """Through tf2onnx, batch free, NHWC picture, softmax last."""
+        if not path.exists():
+            spec = tf.TensorSpec((None, *self.shape), tf.float32, name=INPUT)
+            tf2onnx.convert.from_keras(
+                self._exported, input_signature=(spec,), opset=_OPSET, output_path=str(path)
+            )
+        return onnx.load(path)
+
+    def locate(self, images: Array, values: Array) -> Place:
+        """The number of the operation, in Keras's order, whose output the layer is."""
+        best: Place = None
+        nearest = SAME
+        for place, output in enumerate(_outputs(self._single)):
+            if _fits(output.shape, values.shape):
+                found = _as_graph(keras.Model(self._single.inputs, output)([images]), values.shape)
+                apart = float(np.linalg.norm(found - values) / np.linalg.norm(values))
+                if apart < nearest:
+                    best, nearest = place, apart
+        return best
+
+    def gradients(
+        self,
+        images: Array,
+        ct: Array,
+        place: Place,
+        *,
+        double: bool,
+        rule: str = "gradient",
+        replay: Sequence[Kink] | None = None,
+    ) -> Gradients:
+        """GradientTape's; kinks are the ReLUs, laid out (N, C, H, W)."""
+        net = self._double if double else self._single
+        kinks = _Kinks(rule if not self._hard else "gradient", replay, hard=self._hard)
+        x = tf.constant(images, net.compute_dtype)
+        layer = [] if place is None else [_outputs(net)[place]]
+        with kinks.watching(), tf.GradientTape() as tape:
+            tape.watch(x)
+            results = keras.Model(net.inputs, [*layer, net.outputs[0]])([x])
+            *values, scores = tf.nest.flatten(results)  # a list of one comes back bare
+            total = tf.reduce_sum(scores * tf.constant(ct, scores.dtype))
+        dx, *dlayer = tape.gradient(total, [x, *values])
+        at_layer, activation = (
+            (NOTHING, NOTHING)
+            if not dlayer
+            else (_channels_first(v) for v in (dlayer[0], values[0]))
+        )
+        image = np.asarray(dx, np.float64)
+        return Gradients(image, at_layer, activation, tuple(kinks.seen))
+
+
+def _twin(make: Callable[..., keras.Model], source: keras.Model, floats: str) -> keras.Model:
+    """The network of `source` without its softmax, in another precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(floats)
+    try:
+        net = make(weights=None, classifier_activation=None)
+    finally:
+        keras.config.set_dtype_policy(before)
+    net.set_weights(source.get_weights())
+    return net
+
+
+def _draw(net: keras.Model, shape: tuple[int, ...]) -> None:
+    """Seeded weights under which nothing is an identity; see `tests.oracles.weights`."""
+    rng = np.random.default_rng(0)
+    for weight in net.weights:
+        value = weight.numpy()
+        name = weight.path.rpartition("/")[2]
+        if value.size > 1 and value.min() == value.max() and "moving" not in name:
+            start = float(value.flat[0])
+            if name in ("bias", "beta"):
+                drawn = start + 0.1 * rng.standard_normal(value.shape)
+            elif abs(start) <= 1e-3:
+                drawn = rng.uniform(0.2, 0.8, value.shape)
+            else:
+                drawn = start * rng.uniform(0.7, 1.3, value.shape)
+            weight.assign(drawn)
+        elif value.ndim > 1:
+            fan_in = value.size / value.shape[-1]
+            weight.assign(rng.standard_normal(value.shape) * (1.5 / fan_in) ** 0.5)
+    norms = [layer for layer in net.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # one pass leaves this batch's statistics
+    net(rng.standard_normal((_NOISE, *shape)).astype(np.float32), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _outputs(net: keras.Model) -> list[keras.KerasTensor]:
+    """What every operation of the network computes, in order."""
+    return [op.output for op in net.operations if isinstance(op.output, keras.KerasTensor)]
+
+
+class _Kinks:
+    """Every ReLU that TensorFlow runs, seen and, where asked for, replaced."""
+
+    def __init__(self, rule: str, replay: Sequence[Kink] | None, *, hard: bool) -> None:
+        self.seen: list[Kink] = []
+        self._rule, self._hard = rule, hard
+        self._replay = None if replay is None else iter(replay)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within this context Keras's layers call the functions below."""
+        relu, relu6 = tf.nn.relu, tf.nn.relu6
+        tf.nn.relu = lambda x, name=None: self._rectify(x, "relu", np.inf)
+        tf.nn.relu6 = lambda x, name=None: self._rectify(x, "clip", 6.0)
+        try:
+            yield
+        finally:
+            tf.nn.relu, tf.nn.relu6 = relu, relu6
+
+    def _rectify(self, x: tf.Tensor, kind: str, top: float) -> tf.Tensor:
+        shape = tuple(x.shape)
+        if self._replay is None:
+            values = _channels_first(x)
+            state = relu_state(values) if kind == "relu" else clip_state(values, top)
+        else:
+            state = next(self._replay).state
+        self.seen.append(Kink(kind, state))
+        on = _channels_last(state, shape)
+        passed = tf.constant(on == 1)
+        return _ruled(x, passed, tf.constant(on == 2), top, self._rule, self._replay is not None)
+
+
+def _ruled(
+    x: tf.Tensor, passed: tf.Tensor, above: tf.Tensor, top: float, rule: str, held: bool
+) -> tf.Tensor:
+    """A ReLU on the linear pieces given, with the backward of `rule`."""
+
+    @tf.custom_gradient
+    def rectified(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def backward(ct: tf.Tensor) -> tf.Tensor:
+            if rule != "gradient":
+                ct = tf.maximum(ct, tf.zeros_like(ct))
+            return ct if rule == "deconvnet" else tf.where(passed, ct, tf.zeros_like(ct))
+
+        if not held:
+            return tf.clip_by_value(x, tf.cast(0, x.dtype), tf.cast(top, x.dtype)), backward
+        ceiling = tf.where(
+            above, tf.cast(top if np.isfinite(top) else 0, x.dtype), tf.cast(0, x.dtype)
+        )
+        return tf.where(passed, x, ceiling), backward
+
+    return rectified(x)
+
+
+def _fits(shape: Sequence[int | None], values: Sequence[int]) -> bool:
+    """Whether a Keras tensor can be `values`, whose channels come first where it is a map."""
+    own = [values[0], *(dim for dim in shape[1:] if dim is not None)]
+    return len(own) == len(values) and own in (list(values), _moved(values))
+
+
+def _moved(values: Sequence[int]) -> list[int]:
+    return [values[0], *values[2:], values[1]] if len(values) > 2 else list(values)
+
+
+def _as_graph(value: tf.Tensor, shape: Sequence[int]) -> Array:
+    """A result laid out as the graph's: as it is where the shape is the same."""
+    array = np.asarray(value)
+    return array if array.shape == tuple(shape) else np.moveaxis(array, -1, 1)
+
+
+def _channels_first(value: tf.Tensor) -> Array:
+    array = np.asarray(value, np.float64)
+    return np.moveaxis(array, -1, 1) if array.ndim == 4 else array
+
+
+def _channels_last(state: Array, shape: tuple[int, ...]) -> Array:
+    moved = np.moveaxis(state, 1, -1) if state.ndim == 4 else state
+    assert moved.shape == shape
+    return moved

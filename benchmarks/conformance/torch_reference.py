@@ -1,0 +1,79 @@
+"""A PyTorch network as reference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+
+from benchmarks.conformance.networks import build
+from benchmarks.conformance.reference import SAME, Place
+from tests.oracles import torch_gradients
+from tests.oracles.onnx_gradients import INPUT, OUTPUT
+from tests.oracles.passes import BATCH, Array, Gradients, Kink
+from tests.oracles.torch_export import quiet
+
+_THREADS = 2
+
+
+class TorchReference:
+    """A member of `networks`; see `Reference`."""
+
+    spatial_axes = (2, 3)
+    of: str | None = OUTPUT
+
+    def __init__(self, member: str) -> None:
+        torch.set_num_threads(1)  # the weights' statistics must not depend on the machine
+        with quiet():
+            self._single, self.shape = build(member)
+        torch.set_num_threads(_THREADS)
+        self._double = copy.deepcopy(self._single).double()
+        with torch.no_grad():
+            self.scores = tuple(self._single(torch.zeros(BATCH, *self.shape)).shape)
+
+    def export(self, path: Path) -> onnx.ModelProto:
+        """Of a free batch where the exporter can, else of two."""
+        if not path.exists():
+            batch = {0: torch.export.Dim("batch", min=1)}
+            with quiet():
+                try:
+                    program = self._export(dynamic_shapes=(batch,))
+                except Exception:  # a size in the network's own code that depends on the batch
+                    program = self._export()
+                program.save(str(path), external_data=False)
+        return onnx.load(path)
+
+    def _export(self, **options: object) -> torch.onnx.ONNXProgram:
+        program = torch.onnx.export(
+            self._single,
+            (torch.zeros(BATCH, *self.shape),),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            **options,
+        )
+        assert program is not None
+        return program
+
+    def locate(self, images: Array, values: Array) -> Place:
+        """The number of the functional call."""
+        found = torch_gradients.call_computing(self._single, images, values)
+        return found[0] if found is not None and found[1] <= SAME else None
+
+    def gradients(
+        self,
+        images: Array,
+        ct: Array,
+        place: Place,
+        *,
+        double: bool,
+        rule: str = "gradient",
+        replay: Sequence[Kink] | None = None,
+    ) -> Gradients:
+        """Autograd's."""
+        net = self._double if double else self._single
+        return torch_gradients.gradients(net, place, images, ct, rule, replay)
