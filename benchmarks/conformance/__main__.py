@@ -44,7 +44,7 @@ def _wanted(names: tuple[str, ...]) -> list[str]:
     every = members()
     if not names:
         return every
-    return [m for m in every if any(m == name or m.startswith(f"{name}/") for name in names)]
+    return [m for name in names for m in every if m == name or m.startswith(f"{name}/")]
 
 
 def _measure(member: str, exports: Path) -> Result:

@@ -214,7 +214,7 @@ def complaints(figures: Mapping[str, float]) -> list[str]:
     own = 3 * max(figures["own_image"], figures.get("own_layer", 0.0))
     held = ROUNDING_BAR if figures.get("flips") else max(FORCED_BAR, own)
     if not figures.get("forced", 0.0) <= held:
-        found.append(f"not explained by flips: {figures['forced']:.1e}")
+        found.append(f"more than flips: {figures['forced']:.1e} (own {figures['own_image']:.1e})")
     rules = {rule: figures.get(rule, 0.0) for rule in ("guided", "deconvnet")}
     bar = max(ROUNDING_BAR, own)
     return found + [f"{rule}: {figure:.1e}" for rule, figure in rules.items() if not figure <= bar]

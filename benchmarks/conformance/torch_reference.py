@@ -31,8 +31,10 @@ class TorchReference:
             self._single, self.shape = build(member)
         torch.set_num_threads(_THREADS)
         self._double = copy.deepcopy(self._single).double()
-        with torch.no_grad():
-            self.scores = tuple(self._single(torch.zeros(BATCH, *self.shape)).shape)
+        zeros = torch.zeros(BATCH, *self.shape)
+        with torch.no_grad():  # what a network computes once and keeps, it computes now
+            self._double(zeros.double())
+            self.scores = tuple(self._single(zeros).shape)
 
     def export(self, path: Path) -> onnx.ModelProto:
         """Of a free batch where the exporter can, else of two."""

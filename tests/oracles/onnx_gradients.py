@@ -73,7 +73,7 @@ def _watch(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
     for node in model.graph.node:
         if any(entry.key == PREFIX_KEY for entry in node.metadata_props):
             continue
-        if node.op_type in ("Relu", "Clip"):
+        if node.op_type == "Relu" or (node.op_type == "Clip" and all(_bounds(node))):
             yield node.output[0], node
         elif node.op_type in ("HardSwish", "HardSigmoid", "LeakyRelu", "PRelu"):
             yield node.input[0], node
@@ -83,13 +83,19 @@ def _watch(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
             yield node.output[1], node
 
 
+def _bounds(node: onnx.NodeProto) -> tuple[str, str]:
+    """Names of a Clip's bounds, "" where there is none: then it keeps a norm off 0, no more."""
+    _, low, high, *_ = (*node.input, "", "")
+    return low, high
+
+
 def _kink(model: onnx.ModelProto, node: onnx.NodeProto, value: np.ndarray) -> Kink:
     if node.op_type == "Relu":
         return Kink("relu", relu_state(value))
     if node.op_type in ("LeakyRelu", "PRelu"):
         return Kink("leaky", relu_state(value))
     if node.op_type == "Clip":
-        (top,) = (w for w in model.graph.initializer if w.name == node.input[2])
+        (top,) = (w for w in model.graph.initializer if w.name == _bounds(node)[1])
         return Kink("clip", clip_state(value, float(onnx.numpy_helper.to_array(top))))
     if node.op_type == "MaxPool":  # ONNX counts through the batch, PyTorch within a plane
         return Kink("max", value)
