@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import graph_rewrites
+import tests
 
 FILE = Path(__file__).with_name("results.jsonl")
 TABLE = Path(__file__).parents[1] / "CONFORMANCE.md"
@@ -36,7 +37,7 @@ class Result:
         operators: of the exported graph, by name.
         layer: the default CAM layer's path or tensor, "" where there is none.
         figures: see `COLUMNS`; a figure that was not measured is absent.
-        code: fingerprint of the rewriter that was measured.
+        code: fingerprint of the rewriter, and of the weights, that were measured.
     """
 
     member: str
@@ -67,11 +68,11 @@ COLUMNS = (
 
 
 def fingerprint() -> str:
-    """Of the source of `graph_rewrites`: twelve hexadecimal digits."""
+    """Of the source of `graph_rewrites` and of the random weights: twelve hexadecimal digits."""
     digest = hashlib.sha256()
     root = Path(graph_rewrites.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode())
+    for path in (*sorted(root.rglob("*.py")), Path(tests.__file__).parent / "oracles/weights.py"):
+        digest.update(path.relative_to(root.parent).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -107,7 +108,11 @@ def table(results: Mapping[str, Result]) -> str:
     operators = sorted({name for entry in ordered for name in entry.operators})
     lines += ["", f"Operators in these graphs, {len(operators)}: {', '.join(operators)}."]
     current = sum(entry.code == fingerprint() for entry in ordered)
-    lines += ["", f"{current} of {len(ordered)} were measured with the present rewriter.", ""]
+    lines += [
+        "",
+        f"{current} of {len(ordered)} were measured with the present rewriter and weights.",
+        "",
+    ]
     others = [entry for entry in ordered if entry.verdict != AGREES]
     if others:
         lines += ["## Not in agreement", "", _row("member", "verdict", "reason"), _rule(0, 3)]

@@ -14,6 +14,7 @@ MEMBERS = (
     "timm/test_convnext",
     "timm/test_vit",
     "timm/pit_ti_224",
+    "timm/levit_128s",
     "timm/pvt_v2_b0",
     "timm/poolformer_s12",
     "timm/edgenext_xx_small",
@@ -60,6 +61,7 @@ def test_the_table_states_every_line(tmp_path):
         ({"image": 2e-2, "own_image": 1e-2, "flips": 4.0, "forced": 2e-6}, ""),
         ({"image": 2e-2, "own_image": 1e-2, "flips": 4.0, "forced": 2e-4}, "more than flips"),
         ({"guided": 3e-4}, "guided"),
+        ({"image": 2e-2, "own_image": 1e-2}, "flips cannot be counted"),
     ],
 )
 def test_a_missed_bar_is_named(figures, complaint):
