@@ -82,9 +82,9 @@ def directional_error(
         of: the explained tensor or layer f; by default the class scores.
         prefix: the prefix given to `differentiate`.
         directions: how many directions are tried.
-        steps: step lengths h, in the order in which they are tried: short ones cross fewer kinks,
-            long ones round less, which smooth networks with small gradients need. Where x varies
-            by more than 1 they are multiplied by its standard deviation.
+        steps: step lengths h in units of the standard deviation of x, in the order in which they
+            are tried: short ones cross fewer kinks, long ones round less, which smooth networks
+            with small gradients need.
         seed: of the cotangent and the directions.
 
     Returns:
@@ -110,7 +110,7 @@ def directional_error(
         return float("inf")
 
     f = model.function(target, name, feeds)
-    steps = [h * max(1.0, float(np.std(x))) for h in steps]
+    steps = [h * (float(np.std(x)) or 1.0) for h in steps]
     return max(_slope_error(f, x, g, ct, rng, steps) for _ in range(directions)) / size
 
 

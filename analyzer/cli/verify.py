@@ -20,6 +20,7 @@ QUICK_DIRECTIONS = 1
 
 @click.command("verify", short_help="Check the explanation model of a file.")
 @options.model
+@options.explained
 @options.layer
 @click.option(
     "--quick",
@@ -30,7 +31,12 @@ QUICK_DIRECTIONS = 1
 @options.output_format("text", "json")
 @options.debug
 def command(
-    model: Path, layer: str | None, quick: bool, preprocess: str | None, form: str
+    model: Path,
+    explained: str | None,
+    layer: str | None,
+    quick: bool,
+    preprocess: str | None,
+    form: str,
 ) -> ExitCode:
     """Check on MODEL itself that its explanation model is right.
 
@@ -44,7 +50,7 @@ def command(
 
     loaded = analyzer.load(model, preprocess=preprocess)
     directions = QUICK_DIRECTIONS if quick else DIRECTIONS
-    found = verify(loaded, layer=layer, directions=directions, progress=say)
+    found = verify(loaded, output=explained, layer=layer, directions=directions, progress=say)
     if form == "json":
         put_json({"schema_version": SCHEMA_VERSION, **found.as_dict()}, indent=2)
     else:

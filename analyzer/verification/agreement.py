@@ -53,7 +53,7 @@ def together(subject: Subject) -> Outcome:
     (images, *_) = subject.batches(fixed or 2)
     feeds = subject.feeds(images)
     joint = session.run(feeds)
-    kept = [name for name in joint if joint[name].shape[:1] == (len(images),)]
+    kept = _one_row_an_image(subject)
     apart: dict[str, list[Array]] = {name: [] for name in kept}
     for i in range(len(images)):
         copies = {
@@ -63,8 +63,16 @@ def together(subject: Subject) -> Outcome:
         for name in kept:
             apart[name].append(alone[name][i])
     figure = max(distance.of_outputs(list(joint[name]), apart[name]) for name in kept)
-    sound = fixed is not None or loaded.batch == "free"
+    lists = len(kept) < len(joint)  # then `Analyzer` runs images apart for that reason alone
+    sound = fixed is not None or loaded.batch == "free" or lists
     return Outcome(figure, SAME_KERNELS, loaded.batch_reason, sound)
+
+
+def _one_row_an_image(subject: Subject) -> list[str]:
+    """The outputs with a row for each image; a detector's boxes, all in one list, have not."""
+    leading = {o.name: o.type.tensor_type.shape.dim[:1] for o in subject.explanation.graph.output}
+    images = next(dim for name, dim in leading.items() if name.startswith("map/"))
+    return [name for name, dim in leading.items() if dim == images]
 
 
 def _compare(subject: Subject, device: Device, level: Optimization) -> Outcome:

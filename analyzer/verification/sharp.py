@@ -11,16 +11,12 @@ import onnx
 import graph_rewrites as gr
 from analyzer.errors import AnalyzerError
 from analyzer.rewriting import rewriting
-from analyzer.session import Session
-from analyzer.verification.decisions import expose
 from analyzer.verification.result import NotRunError, Outcome
 from analyzer.verification.subject import Array, Subject
-from graph_rewrites.canonical import open_canonical
-from graph_rewrites.layers import resolve
 
 BAR: Final = 1e-6
-# In units of the tensor's standard deviation, the usual one first. Long ones cross kinks, short
-# ones leave the difference few digits; no step makes a wrong gradient agree.
+# The usual one first. Long ones cross kinks, short ones leave the difference few digits; no step
+# makes a wrong gradient agree.
 _STEPS: Final = (1e-5, 1e-4, 1e-6, 1e-3, 1e-7)
 
 # A point can lie so near a kink that every step crosses it; a wrong gradient is off everywhere.
@@ -44,8 +40,7 @@ class Effort:
 
 def input_gradient(subject: Subject, effort: Effort) -> Outcome:
     """The gradient at the picture."""
-    (images, *_) = subject.batches(subject.fixed_batch or 1)
-    return _check(subject, effort, subject.image, float(np.std(images.astype(np.float64))))
+    return _check(subject, effort, subject.image)
 
 
 def layer_gradient(subject: Subject, effort: Effort) -> Outcome:
@@ -56,19 +51,19 @@ def layer_gradient(subject: Subject, effort: Effort) -> Outcome:
     """
     if subject.layer is None:
         raise NotRunError("the model has no layer that a CAM can use")
-    return _check(subject, effort, subject.layer, _deviation(subject, subject.layer))
+    return _check(subject, effort, subject.layer)
 
 
-def _check(subject: Subject, effort: Effort, wrt: str, deviation: float) -> Outcome:
+def _check(subject: Subject, effort: Effort, wrt: str) -> Outcome:
     (images, *_) = subject.batches(subject.fixed_batch or 1)
+    of = subject.explained.scores.tensor
     with rewriting(subject.loaded.name):
-        grads = gr.differentiate(subject.loaded.model, wrt=wrt, rules=subject.rules)
-    steps = [step * (deviation or 1.0) for step in _STEPS]
+        grads = gr.differentiate(subject.loaded.model, wrt=wrt, of=of, rules=subject.rules)
     begun = time.perf_counter()
     agreed: list[float] = []
     off: list[float] = []
     for seed in range(effort.directions + SPARE):
-        error = _directional_error(grads, {subject.image: images}, wrt, steps, seed)
+        error = _directional_error(grads, {subject.image: images}, wrt, of, seed)
         (agreed if error <= BAR else off).append(error)
         spent = time.perf_counter() - begun
         effort.say(f"{wrt}: {len(agreed)} of {effort.directions} directions, {spent:.0f} s")
@@ -81,11 +76,15 @@ def _check(subject: Subject, effort: Effort, wrt: str, deviation: float) -> Outc
 
 
 def _directional_error(
-    grads: onnx.ModelProto, inputs: dict[str, Array], wrt: str, steps: list[float], seed: int
+    grads: onnx.ModelProto,
+    inputs: dict[str, Array],
+    wrt: str,
+    of: str,
+    seed: int,
 ) -> float:
     try:
         return gr.testing.directional_error(
-            grads, inputs, wrt, directions=1, steps=steps, seed=seed
+            grads, inputs, wrt, of, directions=1, steps=_STEPS, seed=seed
         )
     except MemoryError:
         raise
@@ -111,12 +110,3 @@ def _right(subject: Subject, effort: Effort, agreed: int, off: int) -> str:
     if subject.loaded.quantised:
         note += "; quantised values unrounded"
     return note
-
-
-def _deviation(subject: Subject, layer: str) -> float:
-    """Standard deviation of the layer's values."""
-    model = subject.loaded.model
-    tensor = resolve(open_canonical(model), layer).tensor
-    (images, *_) = subject.batches()
-    values = Session(expose(model, [tensor])).run({subject.image: images}, [tensor])[tensor]
-    return float(np.std(values.astype(np.float64)))

@@ -10,6 +10,7 @@ import onnx
 
 import graph_rewrites as gr
 from analyzer.errors import AnalyzerError, ModelRejectedError
+from analyzer.explained import Explained
 from analyzer.image_input import ImageInput, ModelInput, model_inputs
 from analyzer.model import Analyzer
 from analyzer.pictures import Picture
@@ -31,6 +32,7 @@ class Subject:
 
     Attributes:
         loaded: The model.
+        explained: The tensor whose gradient is verified.
         rules: The rules of its backward graph.
         layer: The layer of the CAM and of the second gradient; None where there is none.
         explanation: The explanation model, for the gradient and, with a layer, Grad-CAM.
@@ -38,30 +40,36 @@ class Subject:
     """
 
     loaded: Analyzer
+    explained: Explained
     rules: gr.RuleTable
     layer: str | None
     explanation: onnx.ModelProto
     pictures: Array
 
     @classmethod
-    def of(cls, loaded: Analyzer, layer: str | None, rules: gr.RuleTable) -> "Subject":
+    def of(
+        cls, loaded: Analyzer, output: str | None, layer: str | None, rules: gr.RuleTable
+    ) -> "Subject":
         """Build the explanation model, and find the smallest pictures that the model takes.
 
         Raises:
             ModelRejectedError: The model does not run, or cannot be differentiated.
-            UsageError: There is no such layer.
+            UsageError: There is no such output or layer.
         """
         pictures = _smallest_pictures(loaded)
         _ = loaded.batch  # its proof may exchange the model for one with a fixed batch
-        layer = layer or loaded.default_layer
+        explained = loaded.explained(output)
+        layer = layer or explained.default_layer
         with rewriting(loaded.name):
             explanation = gr.explanation_model(
                 loaded.model,
                 method="gradient" if layer is None else ("gradient", "grad_cam"),
                 layer=layer,
                 rules=rules,
+                of=output,
+                objective=explained.objective,
             )
-        return cls(loaded, rules, layer, explanation, pictures)
+        return cls(loaded, explained, rules, layer, explanation, pictures)
 
     @property
     def image(self) -> str:
@@ -85,9 +93,19 @@ class Subject:
             yield self.pictures[start : start + step]
 
     def feeds(self, images: Array) -> dict[str, Array]:
-        """Inputs of the explanation model: neighbours are explained for different classes."""
-        targets = np.arange(len(images), dtype=np.int64) % (self.loaded.classes or 1)
-        return {self.image: images, "target": targets}
+        """Inputs of the explanation model: neighbours are explained for different classes.
+
+        Of many places all are explained: the whole picture, or each class's best box.
+        """
+        count, layout = len(images), self.loaded.image.layout
+        targets = np.arange(count, dtype=np.int64) % (self.explained.classes.count or 1)
+        feeds = {self.image: images, "target": targets}
+        if self.explained.objective == "mask":
+            size = images.shape[2:] if layout == "NCHW" else images.shape[1:3]
+            feeds["mask"] = np.ones((count, *size), np.float32)
+        elif self.explained.objective == "box":
+            feeds["box"] = np.full(count, -1, np.int64)
+        return feeds
 
 
 def _smallest_pictures(loaded: Analyzer) -> Array:

@@ -32,6 +32,7 @@ TITLES: Final[Mapping[str, str]] = MappingProxyType(
 def verify(
     loaded: Analyzer,
     *,
+    output: str | None = None,
     layer: str | None = None,
     rules: gr.RuleTable = gr.DEFAULT_RULES,
     directions: int = DIRECTIONS,
@@ -44,6 +45,7 @@ def verify(
 
     Args:
         loaded: The model.
+        output: What is explained; see `Analyzer.explain`.
         layer: The layer of the CAM and of the second gradient; None is the default one.
         rules: The rules of the backward graph, should they not be the package's own.
         directions: Random directions in which each gradient has to agree with differences.
@@ -55,10 +57,10 @@ def verify(
 
     Raises:
         ModelRejectedError: The model does not run, or cannot be differentiated.
-        UsageError: An unknown layer.
+        UsageError: An unknown output or layer.
     """
     say = progress or (lambda _: None)
-    subject = Subject.of(loaded, layer, rules)
+    subject = Subject.of(loaded, output, layer, rules)
     effort = Effort(directions, budget_s, say)
     checks: dict[str, Callable[[], Outcome]] = {
         "outputs/canonical": lambda: forward.canonical_outputs(subject),

@@ -14,6 +14,7 @@ from analyzer.errors import MissingProviderError, ModelRejectedError, UsageError
 from analyzer.session import Session
 from analyzer.verification import Verification, agreement, sharp, verify
 from tests.analyzer.small_models import bytes_in, cnn, mixing
+from tests.graph_rewrites.place_models import detector, segmentation
 
 NAMES = [
     "outputs/canonical",
@@ -73,6 +74,19 @@ def test_a_sound_model_passes(model: onnx.ModelProto, picture: tuple[int, ...]) 
     assert found.layer == "a2"
     assert all(c.figure <= c.bar for c in found.checks if c.verdict == "ok")
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("model", "output"),
+    [(segmentation(), None), (segmentation(), "out"), (detector(), "scores"), (cnn(), "a2")],
+    ids=["segmentation", "named", "detector", "layer"],
+)
+def test_whatever_is_explained_is_verified(model: onnx.ModelProto, output: str | None) -> None:
+    found = verify(analyzer.load(model), output=output, layer="0")
+    assert not failures(found), found.as_dict()
+    assert {"gradient/input", "gradient/layer", "optimised"} <= {
+        c.name for c in found.checks if c.verdict == "ok"
+    }
 
 
 def test_a_model_without_a_layer_has_one_gradient() -> None:
