@@ -121,7 +121,7 @@ class _Comparison:
                 self.theirs.gradients(images, ct, self._place, double=double)
                 for double in (False, True)
             )
-            held = _aligned(mine.kinks, truth.kinks)
+            held = self._held(mine, truth)
             for n in self._finite(images):
                 for key, value in self._picture(n, mine, own, truth).items():
                     found.setdefault(key, []).append(value)
@@ -144,13 +144,17 @@ class _Comparison:
         for rule in ("guided", "deconvnet"):
             mine = OnnxGradients(self.model, rule, of=self.theirs.of)(images, ct)
             theirs = self.theirs.gradients(images, ct, None, double=True, rule=rule)
-            held = _aligned(mine.kinks, theirs.kinks)
+            held = self._held(mine, theirs)
             if held is not None:
                 theirs = self.theirs.gradients(
                     images, ct, None, double=True, rule=rule, replay=held
                 )
             found[rule] = distance(mine.image, theirs.image)
         return found
+
+    def _held(self, mine: Gradients, theirs: Gradients) -> list[Kink] | None:
+        told = [kink for kink in mine.kinks if kink.kind in self.theirs.kinks]
+        return _aligned(told, theirs.kinks)
 
     def _finite(self, images: np.ndarray) -> list[int]:
         """The pictures on which the exported file itself, untouched, computes numbers."""

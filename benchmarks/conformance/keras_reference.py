@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from tests.oracles.onnx_gradients import INPUT
 from tests.oracles.passes import BATCH, NOTHING, Array, Gradients, Kink, clip_state, relu_state
 
 _OPSET = 18
+_USUAL = (224, 224, 3)  # where an application leaves its size open
 _NOISE = 4  # pictures of noise from which the running statistics are taken
 _HARD = ("MobileNetV3Large", "MobileNetV3Small")  # their every ReLU6 is part of a hard sigmoid
 
@@ -33,13 +35,16 @@ class KerasReference:
     """
 
     spatial_axes = (1, 2)
+    kinks = frozenset({"relu", "clip"})
     of: str | None = None  # the scores have to be found
 
     def __init__(self, member: str) -> None:
         name = member.partition("/")[2]
-        make = getattr(applications, name)
+        make = functools.partial(getattr(applications, name), weights=None)
+        if None in make().input_shape[1:]:
+            make = functools.partial(make, input_shape=_USUAL)
         self._hard = name in _HARD
-        self._exported = make(weights=None)
+        self._exported = make()
         self.shape = tuple(self._exported.input_shape[1:])
         _draw(self._exported, self.shape)
         self._single, self._double = (
@@ -104,7 +109,7 @@ def _twin(make: Callable[..., keras.Model], source: keras.Model, floats: str) ->
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(floats)
     try:
-        net = make(weights=None, classifier_activation=None)
+        net = make(classifier_activation=None)
     finally:
         keras.config.set_dtype_policy(before)
     net.set_weights(source.get_weights())

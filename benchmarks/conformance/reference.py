@@ -22,12 +22,14 @@ class Reference(Protocol):
         shape: of one image, in the network's own layout.
         spatial_axes: of a batch of images.
         scores: shape of what is explained, batch included.
+        kinks: the kinds of kink that its passes tell, see `passes.Kink`.
         of: its tensor in the exported graph; None for the class scores that are found there.
     """
 
     shape: tuple[int, ...]
     spatial_axes: tuple[int, int]
     scores: tuple[int, ...]
+    kinks: frozenset[str]
     of: str | None
 
     def export(self, path: Path) -> onnx.ModelProto:

@@ -23,6 +23,7 @@ class TorchReference:
     """A member of `networks`; see `Reference`."""
 
     spatial_axes = (2, 3)
+    kinks = frozenset({"relu", "clip", "leaky", "hard", "max"})
     of: str | None = OUTPUT
 
     def __init__(self, member: str) -> None:

@@ -44,14 +44,21 @@ class OnnxGradients:
             element = onnx.TensorProto.INT64 if index else onnx.TensorProto.FLOAT
             observed.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
         self._session = session(observed)
+        (seed,) = (i for i in self.model.graph.input if i.name == "cotangent")
+        dims = seed.type.tensor_type.shape.dim[1:]
+        self._inner_shape = [dim.dim_value or -1 for dim in dims]
 
     def __call__(self, images: np.ndarray, ct: np.ndarray) -> Gradients:
-        """The backward pass for images (N, 3, H, W) and cotangents of what is differentiated."""
+        """The backward pass for a batch of images and cotangents of what is differentiated.
+
+        Cotangents (N, C) fit scores of one position as well, (N, C, 1, 1) or (N, 1, 1, C).
+        """
         wanted = [f"grad/{INPUT}"]
         if self.layer is not None:
             wanted += [f"grad/{self.layer.tensor}", self.layer.tensor]
         names = list(dict.fromkeys((*wanted, *self._watched)))
-        feeds = {INPUT: images.astype(np.float32), "cotangent": ct.astype(np.float32)}
+        ct = ct.astype(np.float32).reshape(len(ct), *self._inner_shape)
+        feeds = {INPUT: images.astype(np.float32), "cotangent": ct}
         values = dict(zip(names, self._session.run(names, feeds), strict=True))
         kinks = [_kink(self.model, node, values[name]) for name, node in self._watched.items()]
         image, *layer = (values[name].astype(np.float64) for name in wanted)
