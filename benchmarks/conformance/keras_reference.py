@@ -86,7 +86,7 @@ class KerasReference:
     ) -> Gradients:
         """GradientTape's; kinks are the ReLUs, laid out (N, C, H, W)."""
         net = self._double if double else self._single
-        kinks = _Kinks(rule if not self._hard else "gradient", replay, hard=self._hard)
+        kinks = _Kinks(rule, replay, hard=self._hard)
         x = tf.constant(images, net.compute_dtype)
         layer = [] if place is None else [_outputs(net)[place]]
         with kinks.watching(), tf.GradientTape() as tape:
@@ -177,7 +177,8 @@ class _Kinks:
         self.seen.append(Kink(kind, state))
         on = _channels_last(state, shape)
         passed = tf.constant(on == 1)
-        return _ruled(x, passed, tf.constant(on == 2), top, self._rule, self._replay is not None)
+        rule = "gradient" if self._hard and kind == "clip" else self._rule
+        return _ruled(x, passed, tf.constant(on == 2), top, rule, self._replay is not None)
 
 
 def _ruled(
