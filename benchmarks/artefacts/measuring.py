@@ -19,6 +19,7 @@ from benchmarks.artefacts.making import ARTEFACTS, noise, original_of
 from benchmarks.conformance.networks import build
 from graph_rewrites.sharp import directional_error
 from tests.oracles.onnx_gradients import INPUT, OUTPUT, resized
+from tests.oracles.passes import distance
 
 Array = np.ndarray
 Figures = dict[str, Any]
@@ -146,7 +147,7 @@ def _against_the_framework(
     """The distance from PyTorch's float64 gradient, and how far its own float32 one is off."""
     own = _framework_gradients(net, images, targets)
     truth = _framework_gradients(net.double(), images, targets)
-    off = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(own, truth, strict=True)]
+    off = [distance(a, b) for a, b in zip(own, truth, strict=True)]
     return {"framework": _distance(ours, truth), "framework_own": float(max(off))}
 
 
@@ -202,7 +203,7 @@ def _run(
 
 def _distance(values: Array, truth: Array) -> float:
     """‖Δ‖/‖g‖ of each picture, the median."""
-    return _each(lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b)), values, truth)
+    return _each(distance, values, truth)
 
 
 def _each(figure: Callable[[Array, Array], float], values: Array, others: Array) -> float:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.conformance.results import fingerprint
-
-SHARP_BAR, ROUNDING_BAR = 1e-6, 1e-4
+from tests.oracles.passes import ROUNDING_BAR, SHARP_BAR
 
 _HEADER = """\
 # Artefacts
