@@ -50,6 +50,12 @@ def fold_constants(graph: Graph, shapes: bool = True) -> None:
         shapes: whether the fixed dimensions of tensors count as known. They must not while the
             batch is still fixed: it would be folded in.
     """
+    while _fold_known(graph, shapes):
+        graph.infer()  # sizes that were computed are known now, and may tell others
+
+
+def _fold_known(graph: Graph, shapes: bool) -> bool:
+    """Fold what is known at present; whether that may make more known."""
     values = Values(graph)
     outputs = set(graph.outputs)
     folded: list[Node] = []
@@ -67,8 +73,7 @@ def fold_constants(graph: Graph, shapes: bool = True) -> None:
     sources = [name for node in folded for name in node.inputs]
     graph.remove(folded)
     graph.remove_idle(sources)
-    if reshaping:
-        graph.infer()  # sizes that were computed are known now
+    return reshaping
 
 
 def _computed(graph: Graph, node: Node) -> np.ndarray | None:
