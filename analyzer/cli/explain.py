@@ -207,11 +207,16 @@ def _map_entry(explanation: Explanation, files: Sequence[Path]) -> dict[str, Any
 
 def _sentence(entry: Mapping[str, Any]) -> str:
     where = f" at {entry['layer']}" if entry["layer"] else ""
-    targets = ", ".join(
-        f"{t['label']} ({t['index']}, score {nan if t['score'] is None else t['score']:.4g})"
-        for t in entry["targets"]
-    )
+    classes = entry["explained"]["classes"] > 1
+    targets = ", ".join(_target(target, classes) for target in entry["targets"])
     return printable(f"{entry['method']}{where} of {targets}")
+
+
+def _target(target: Mapping[str, Any], classes: bool) -> str:
+    """With the class's index where there are classes and the label does not say it already."""
+    label, index, score = target["label"], str(target["index"]), target["score"]
+    number = f"{index}, " if classes and label.partition(" ")[0] != index else ""
+    return f"{label} ({number}score {nan if score is None else score:.4g})"
 
 
 def _named(explanation: Explanation, image: Path, stem: str) -> Explanation:
