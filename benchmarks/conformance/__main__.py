@@ -29,6 +29,8 @@ def main(members: tuple[str, ...], exports: Path | None, again: bool, child: boo
         assert exports is not None
         click.echo(json.dumps(asdict(_measure(members[0], exports))))
         return
+    if exports is not None:
+        exports.mkdir(parents=True, exist_ok=True)
     known, code = read(), fingerprint()
     for member in _wanted(members):
         if member in known and not (again and known[member].code != code):
