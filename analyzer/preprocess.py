@@ -105,11 +105,8 @@ class Preprocess:
                 f"preprocessing makes {channels} pictures, input {image.name!r} takes "
                 f"{image.channels} channel(s); set channels, mean and std to fit"
             )
-        if image.dtype.startswith("uint") and (self.scale != 1 or any(self.mean) or any(self.std)):
-            raise UsageError(
-                f"input {image.name!r} is {image.dtype} and takes bytes as they are; "
-                "use preset 'raw', without scale, mean and std"
-            )
+        byte = image.dtype == "int8" or image.dtype.startswith("uint")
+        mean = self._byte_offset(image) if byte else self.mean
         fixed = (image.height, image.width)
         size = self.size
         for axis in (0, 1):
@@ -119,7 +116,24 @@ class Preprocess:
                 )
         if fixed[0] is not None and fixed[1] is not None:
             size = (fixed[0], fixed[1])
-        return replace(self, channels=channels, size=size, layout=image.layout, dtype=image.dtype)
+        return replace(
+            self, channels=channels, size=size, layout=image.layout, dtype=image.dtype, mean=mean
+        )
+
+    def _byte_offset(self, image: "ImageInput") -> tuple[float, ...]:
+        """What to subtract from the bytes that an integer input takes.
+
+        An int8 input takes bytes less 128, the convention of TensorFlow Lite, unless a mean says
+        otherwise.
+        """
+        signed = image.dtype == "int8"
+        if self.scale != 1 or any(self.std) or (any(self.mean) and not signed):
+            raise UsageError(
+                f"input {image.name!r} is {image.dtype} and takes bytes "
+                f"{'less 128' if signed else 'as they are'}; use preset 'raw', without scale"
+                f"{' and std' if signed else ', mean and std'}"
+            )
+        return (128.0,) if signed and not self.mean else self.mean
 
     def apply(
         self, picture: "Picture", image: "ImageInput"

@@ -115,8 +115,10 @@ def conventions(
 def assumption(preprocess: Preprocess) -> str:
     """What is said of a preprocessing that nobody declared."""
     taken = f"{preprocess.channels} 0-255 without mean"
-    if preprocess.mean or preprocess.scale != 1:
+    if preprocess.scale != 1:
         taken = "preset 'imagenet'"
+    elif preprocess.mean:
+        taken = f"{preprocess.channels} 0-255 less 128"
     return (
         f"nobody declared its preprocessing; assumed {taken}; a wrong one spoils every answer, "
         "so declare it"

@@ -152,7 +152,7 @@ def test_several_methods_and_layers_share_a_run(small):
 def test_bytes_and_channels_last():
     model = bytes_in()
     a = analyzer.load(model)  # raw bytes are assumed for a uint8 input, with a warning
-    with pytest.warns(ExplanationWarning, match="nobody declared"):
+    with pytest.warns(ExplanationWarning, match="nobody declared.*RGB 0-255 without mean"):
         e = a.explain(PICTURES[0], method="gradient", target=1)
     assert e.values.shape == (1, 3, 16, 16)
     # The same network fed with floats: the derivative per step of the byte is 1/64 of the other.

@@ -59,18 +59,22 @@ def test_raw_bytes_pass_unchanged_into_a_uint8_nhwc_input():
     assert geometry.scale == (1, 1)
 
 
-def test_integer_input_refuses_scaling_that_would_empty_it():
-    image = ImageInput("x", "uint8", "NHWC", 3, 50, 50)
-    with pytest.raises(UsageError, match="takes bytes as they are"):
+@pytest.mark.parametrize(("dtype", "takes"), [("uint8", "as they are"), ("int8", "less 128")])
+def test_integer_input_refuses_scaling_that_would_empty_it(dtype, takes):
+    image = ImageInput("x", dtype, "NHWC", 3, 50, 50)
+    with pytest.raises(UsageError, match=f"takes bytes {takes}"):
         PRESETS["imagenet"].fit(image)
 
 
-def test_int8_input_is_rounded_and_clipped():
+@pytest.mark.parametrize(("mean", "values"), [((), [-128, 0, 127]), ((129.0,), [-128, -1, 126])])
+def test_int8_input_takes_bytes_less_128_or_the_given_mean_and_is_clipped(mean, values):
     image = ImageInput("x", "int8", "NHWC", 3, 2, 2)
     shown = Picture("p", np.full((2, 2, 3), [0, 128, 255], np.uint8), "", "pixels", "t")
-    array, _ = Preprocess(mean=(128.0,)).fit(image).apply(shown, image)
+    fitted = Preprocess(mean=mean).fit(image)
+    array, _ = fitted.apply(shown, image)
     assert array.dtype == np.int8
-    np.testing.assert_array_equal(array[0, 0], [-128, 0, 127])
+    np.testing.assert_array_equal(array[0, 0], values)
+    assert mean or np.array_equal(fitted.restore(array.transpose(2, 0, 1)), shown.pixels)
 
 
 def test_grey_model_takes_luma():
