@@ -76,7 +76,18 @@ def quantization(graph: Graph, tensor: str, node: Node | None = None) -> Quantiz
     )
 
 
-_TRANSPARENT = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+_TRANSPARENT = frozenset(
+    {
+        "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split",
+        "Gather", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Dropout", "MaxPool",
+        "GlobalMaxPool",
+    }
+)  # fmt: skip
+"""Operators whose results are among the elements of their first operand."""
+_MIXING = frozenset(
+    {"Concat", "Pad", "Resize", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceMax"}
+)
+"""Operators whose results are among the elements of all operands, or between them."""
 _SIGNED = frozenset(
     {
         "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Sum", "Mul",
@@ -85,29 +96,40 @@ _SIGNED = frozenset(
     }
 )  # fmt: skip
 _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax", "HardSigmoid", "Exp", "Abs", "Sqrt"})
-_KEEPS_SIGN = frozenset(
-    {
-        "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Concat", "Add", "Sum",
-        "Mul", "ReduceMean", "ReduceSum", "ReduceMax", "DequantizeLinear", "Dropout", "Resize",
-        "Pad", "LRN",
-    }
-)  # fmt: skip
+_KEEPS_SIGN = frozenset({"Add", "Sum", "Mul", "ReduceSum", "LRN"})
 
 
 def saturates_as_relu(graph: Graph, node: Node) -> bool:
     """Whether the QuantizeLinear `node` does the work of a ReLU that the quantiser removed.
 
     Three conditions, each needed (measured: 5 of 5, 35 of 35 and none too many): its zero point is
-    its type's least value; it quantises the result of an operator that yields both signs, seen
-    through layout operators; and that result is not provably non-negative already.
+    its type's least value; what it quantises comes from an operator that yields both signs, seen
+    through operators that move or average numbers, quantised or not; and that operator's result is not
+    provably non-negative already. What was cut off at 0 on the way is rectified there.
     """
     q = quantization(graph, node.input(0), node)
     if q is None or q.zero_point != q.least:
         return False
-    producer = _behind_layout(graph, node.input(0))
-    if producer is None or producer.op_type not in _SIGNED:
-        return False
-    return not non_negative(graph, producer.output)
+    pending = [node.input(0)]
+    while pending:
+        producer = graph.producer(pending.pop())
+        if producer is None:
+            continue
+        if producer.op_type in _SIGNED:
+            if not non_negative(graph, producer.output):
+                return True
+        elif producer.op_type in _MIXING:
+            pending.extend(i for i in producer.inputs if i and graph.is_float(i))
+        elif producer.op_type in _TRANSPARENT or _keeps_both_signs(graph, producer):
+            pending.append(producer.input(0))
+    return False
+
+
+def _keeps_both_signs(graph: Graph, node: Node) -> bool:
+    if node.op_type != "QuantizeLinear":
+        return node.op_type == "DequantizeLinear"
+    q = quantization(graph, node.input(0), node)
+    return q is not None and q.zero_point > q.least
 
 
 def non_negative(graph: Graph, tensor: str) -> bool:
@@ -132,9 +154,12 @@ def non_negative(graph: Graph, tensor: str) -> bool:
             q = quantization(graph, node.input(0), node)
             if q is None or q.zero_point != q.least:
                 pending.append(node.input(0))
-        elif node.op_type in _TRANSPARENT | {"MaxPool", "Dropout", "DequantizeLinear"}:
+        elif node.op_type == "DequantizeLinear" and graph.constant(node.input(0)) is not None:
+            if _stores_negatives(graph, node):
+                return False
+        elif node.op_type in _TRANSPARENT or node.op_type == "DequantizeLinear":
             pending.append(node.input(0))
-        elif node.op_type in _KEEPS_SIGN:
+        elif node.op_type in _KEEPS_SIGN | _MIXING:
             pending.extend(i for i in node.inputs if i and graph.is_float(i))
         else:
             return False
@@ -146,11 +171,13 @@ def _clips_below_zero(graph: Graph, node: Node) -> bool:
     return low is not None and bool(low.min() >= 0)
 
 
-def _behind_layout(graph: Graph, tensor: str) -> Node | None:
-    node = graph.producer(tensor)
-    while node is not None and node.op_type in _TRANSPARENT:
-        node = graph.producer(node.input(0))
-    return node
+def _stores_negatives(graph: Graph, node: Node) -> bool:
+    """Whether the DequantizeLinear of a constant may yield numbers below 0."""
+    stored = graph.constant(node.input(0))
+    point = graph.constant(node.input(2)) if node.input(2) else np.zeros(1)
+    if stored is None or point is None:
+        return True
+    return bool(stored.size) and float(stored.astype(np.float64).min()) < float(point.max())
 
 
 INTEGER_LAYOUT = frozenset(
