@@ -13,10 +13,11 @@ from benchmarks.conformance.networks import build
 from benchmarks.conformance.reference import SAME, Place
 from tests.oracles import torch_gradients
 from tests.oracles.onnx_gradients import INPUT, OUTPUT
-from tests.oracles.passes import BATCH, Array, Gradients, Kink
+from tests.oracles.passes import BATCH, Array, Gradients, Kink, joined
 from tests.oracles.torch_export import quiet
 
 _THREADS = 2
+_LARGE = 400  # pixels
 
 
 class TorchReference:
@@ -77,6 +78,16 @@ class TorchReference:
         rule: str = "gradient",
         replay: Sequence[Kink] | None = None,
     ) -> Gradients:
-        """Autograd's."""
+        """Autograd's; of large pictures one by one, since a batch would not fit into memory."""
         net = self._double if double else self._single
-        return torch_gradients.gradients(net, place, images, ct, rule, replay)
+        if max(self.shape) < _LARGE:
+            return torch_gradients.gradients(net, place, images, ct, rule, replay)
+        passes = []
+        for n in range(len(images)):
+            one, kinks = slice(n, n + 1), replay
+            if replay is not None:
+                kinks = [Kink(kink.kind, kink.state[one]) for kink in replay]
+            passes.append(
+                torch_gradients.gradients(net, place, images[one], ct[one], rule, kinks, first=n)
+            )
+        return joined(passes)

@@ -46,6 +46,15 @@ class Gradients:
     before_layer: int | None = None
 
 
+def joined(passes: Sequence[Gradients]) -> Gradients:
+    """The pass of a batch, from those of its pictures."""
+    fields = ("image", "layer", "activation")
+    image, layer, activation = (np.concatenate([getattr(p, f) for p in passes]) for f in fields)
+    kinks = zip(*(p.kinks for p in passes), strict=True)
+    states = (Kink(same[0].kind, np.concatenate([k.state for k in same])) for same in kinks)
+    return Gradients(image, layer, activation, tuple(states), passes[0].before_layer)
+
+
 def relu_state(x: Array) -> Array:
     return (x > 0).astype(np.int8)
 

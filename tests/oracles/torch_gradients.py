@@ -23,6 +23,7 @@ def gradients(
     ct: Array,
     rule: str = "gradient",
     replay: Sequence[Kink] | None = None,
+    first: int = 0,
 ) -> Gradients:
     """Autograd's gradients of Σ ct · net(images), in the precision of the network's weights.
 
@@ -34,10 +35,11 @@ def gradients(
         ct: (N, classes).
         rule: the ReLU rule; "gradient" leaves PyTorch's own ReLU in place.
         replay: the kinks of another pass; every element is forced onto the same linear piece.
+        first: the number of the first image, where a batch is passed in parts.
     """
     dtype = next(net.parameters()).dtype
     x = torch.tensor(images, dtype=dtype, requires_grad=True)
-    kinks = _Kinks(rule, replay)
+    kinks = _Kinks(rule, replay, first)
     with kinks, _held(layer, kinks) as held:
         scores = net(x)
     total = (scores * torch.tensor(ct, dtype=dtype)).sum()
@@ -130,13 +132,13 @@ _KINDS = {
 class _Kinks(TorchFunctionMode):
     """Sees every activation at the level of torch.nn.functional, and may replace it."""
 
-    def __init__(self, rule: str, replay: Sequence[Kink] | None) -> None:
+    def __init__(self, rule: str, replay: Sequence[Kink] | None, first: int = 0) -> None:
         super().__init__()
         self.seen: list[Kink] = []
         self.hold: int | None = None
         self.held: list[tuple[torch.Tensor, int]] = []
         self._calls = 0
-        self._rule = rule
+        self._rule, self._first = rule, first
         self._replay = None if replay is None else iter(replay)
 
     def note(self, tensor: torch.Tensor) -> None:
@@ -159,7 +161,7 @@ class _Kinks(TorchFunctionMode):
             return func(*args, **kwargs)
         x = args[0]
         if self._replay is None:
-            kink = Kink(kind, _state(name, kind, x, args, kwargs))
+            kink = Kink(kind, _state(name, kind, x, args, kwargs, self._first))
         else:
             kink = next(self._replay)
             assert kink.kind == kind, f"{name} meets a recorded {kink.kind}"
@@ -172,7 +174,7 @@ class _Kinks(TorchFunctionMode):
         if kind == "leaky":
             slanted = func(x, *args[1:], **kwargs) - func(-x, *args[1:], **kwargs) - x
             return torch.where(torch.from_numpy(kink.state == 1), x, slanted)
-        return _forced(name, x, torch.from_numpy(kink.state))
+        return _forced(name, x, torch.from_numpy(kink.state), self._first)
 
 
 class _Calls(TorchFunctionMode):
@@ -193,31 +195,33 @@ class _Calls(TorchFunctionMode):
         return result
 
 
-def _state(name: str, kind: str, x: torch.Tensor, args: Any, kwargs: dict[str, Any]) -> Array:
+def _state(
+    name: str, kind: str, x: torch.Tensor, args: Any, kwargs: dict[str, Any], first: int
+) -> Array:
     value = x.detach()
     if kind == "max" and name != "max_pool2d":
         _, place = functional.adaptive_max_pool2d(value, args[1], return_indices=True)
-        return _planes(x).numpy() + place.numpy()
+        return _planes(x, first).numpy() + place.numpy()
     if kind == "max":
         options = {**kwargs, "return_indices": True}
         _, place = functional.max_pool2d(value, *args[1:], **options)
-        return _planes(x).numpy() + place.numpy()
+        return _planes(x, first).numpy() + place.numpy()
     if kind == "clip":
         assert (0.0, 6.0) in (args[1:3], (kwargs.get("min_val"), kwargs.get("max_val"))), kwargs
         return clip_state(value.numpy(), 6.0)
     return (hard_state if kind == "hard" else relu_state)(value.numpy())
 
 
-def _planes(x: torch.Tensor) -> torch.Tensor:
-    """Flat position at which each plane of x (N, C, H, W) begins, (N, C, 1, 1)."""
+def _planes(x: torch.Tensor, first: int) -> torch.Tensor:
+    """Flat position in the batch at which each plane of x (N, C, H, W) begins, (N, C, 1, 1)."""
     n, c, h, w = x.shape
-    return (torch.arange(n * c) * (h * w)).reshape(n, c, 1, 1)
+    return (torch.arange(first * c, (first + n) * c) * (h * w)).reshape(n, c, 1, 1)
 
 
-def _forced(name: str, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+def _forced(name: str, x: torch.Tensor, state: torch.Tensor, first: int) -> torch.Tensor:
     """The activation with every element on the linear piece that `state` says."""
     if _KINDS[name] == "max":
-        place = state - _planes(x)
+        place = state - _planes(x, first)
         maxima = x.flatten(2).gather(2, place.flatten(2)).reshape(state.shape)
         return (maxima, place) if name.endswith("with_indices") else maxima
     low, middle = state == 0, state == 1
