@@ -3,7 +3,7 @@
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from analyzer.batching import Batching, run_all
 from analyzer.errors import ExplanationWarning
 from analyzer.explained import Explained
 from analyzer.explanation import Explanation
-from analyzer.image_input import ImageInput, model_inputs
+from analyzer.image_input import ImageInput, asked_input, model_inputs
 from analyzer.intake import Intake
 from analyzer.methods import METHODS
 from analyzer.plan import MapOutput, Plan
@@ -72,7 +72,9 @@ class Explainer:
         context: Context,
     ) -> dict[str, Explanation]:
         """Run the images and read the maps, by "<method>" or "<method>/<layer>"."""
-        inputs = {context.image.name: intake.values, **question.feeds}
+        feeds = {asked_input(self._model, name): values for name, values in question.feeds.items()}
+        question = replace(question, feeds=feeds)
+        inputs = {context.image.name: intake.values, **feeds}
         outputs = self._run(inputs, question, batching, size)
         explained = {}
         for item in self.plan.maps():
@@ -84,10 +86,11 @@ class Explainer:
         self, intake: Intake, batching: Batching, size: int | None, context: Context
     ) -> npt.NDArray[np.float32]:
         """The embeddings (N, D) of images, under the objective "similarity"."""
-        declared = next(i for i in model_inputs(self._model) if i.name == "reference")
+        name = asked_input(self._model, "reference")
+        declared = next(i for i in model_inputs(self._model) if i.name == name)
         sizes = [dim for dim in (declared.shape or ())[1:] if isinstance(dim, int)]
         anything = np.ones((len(intake.values), *sizes), np.float32)
-        inputs = {context.image.name: intake.values, "reference": anything}
+        inputs = {context.image.name: intake.values, name: anything}
         found: npt.NDArray[np.float32] = run_all(self.session, inputs, batching, size)[
             "similarity/embedding"
         ]

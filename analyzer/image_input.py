@@ -65,6 +65,12 @@ def _describe(value: onnx.ValueInfoProto) -> ModelInput:
     return ModelInput(value.name, dtype, tuple(sizes))
 
 
+def asked_input(model: onnx.ModelProto, name: str) -> str:
+    """The input `name` that an explanation model adds, by the name that was free for it."""
+    free = f"asked/{name}"
+    return free if any(value.name == free for value in model.graph.input) else name
+
+
 def find_image_input(model: onnx.ModelProto, layout: Layout | None = None) -> ImageInput:
     """The one input that takes pictures.
 

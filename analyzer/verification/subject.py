@@ -11,7 +11,7 @@ import onnx
 import graph_rewrites as gr
 from analyzer.errors import AnalyzerError, ModelRejectedError
 from analyzer.explained import Explained
-from analyzer.image_input import ImageInput, ModelInput, model_inputs
+from analyzer.image_input import ImageInput, ModelInput, asked_input, model_inputs
 from analyzer.model import Analyzer
 from analyzer.pictures import Picture
 from analyzer.preprocess import Preprocess
@@ -99,13 +99,14 @@ class Subject:
         """
         count, layout = len(images), self.loaded.image.layout
         targets = np.arange(count, dtype=np.int64) % (self.explained.classes.count or 1)
-        feeds = {self.image: images, "target": targets}
+        feeds = {"target": targets}
         if self.explained.objective == "mask":
             size = images.shape[2:] if layout == "NCHW" else images.shape[1:3]
             feeds["mask"] = np.ones((count, *size), np.float32)
         elif self.explained.objective == "box":
             feeds["box"] = np.full(count, -1, np.int64)
-        return feeds
+        asked = {asked_input(self.explanation, name): value for name, value in feeds.items()}
+        return {self.image: images, **asked}
 
 
 def _smallest_pictures(loaded: Analyzer) -> Array:

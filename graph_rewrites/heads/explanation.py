@@ -54,7 +54,8 @@ def explanation_model(
         objective: the number that is taken of it, a name in `OBJECTIVES`. "mask" needs one more
             input, `mask` (float32, (N, H, W) or (N, T, H, W)), "box" one more, `box` (int64, (N,)
             or (N, T); -1 = the best); "similarity" has `reference` (float32, (N, D) or (N, T, D))
-            in place of `target`. `heads/objectives.py` says what each of them means.
+            in place of `target`. `heads/objectives.py` says what each of them means. An input whose
+            name the network uses already is called `asked/<name>`.
 
     Returns:
         A model with one more input, `target` (int64, (N,) or (N, T); -1 = arg-max), and these

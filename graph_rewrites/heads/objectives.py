@@ -15,13 +15,20 @@ from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.explained import embedding_size
+from graph_rewrites.graph import Graph
 from graph_rewrites.layouts import Picture
 from graph_rewrites.quantized import dequantized
 from graph_rewrites.scores import Scores
 from graph_rewrites.tensor_type import Dim, Shape, TensorType
 
-TARGET, MASK, BOX, REFERENCE = "target", "mask", "box", "reference"
-"""The graph inputs of the objectives."""
+
+def ask(graph: Graph, name: str, elem_type: int, shape: Shape) -> str:
+    """Add the input `name` of an objective, as "asked/<name>" where the network has such a tensor.
+
+    Networks call their own tensors `mask` or `target` too, and their names are not ours to change.
+    """
+    free = f"asked/{name}" if graph.exists(name) else name
+    return graph.add_input(free, TensorType(elem_type, shape))
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Asked:
         batch: N, the leading dimension of the explained tensor.
         targets: T, the targets of each image.
         rows: int64 (R,), the image that each row belongs to; None where T = 1.
+        target: the graph input that names the class; "" where the objective has none.
     """
 
     scores: Scores
@@ -41,6 +49,7 @@ class Asked:
     batch: Dim
     targets: int
     rows: str | None
+    target: str = ""
 
     @property
     def shape(self) -> Shape:
@@ -97,8 +106,9 @@ def masked_scores(op: Emitter, asked: Asked) -> Offer:
     another one. A mask divided by its sum makes a mean; one without any weight is not valid.
     """
     scores, frame = asked.scores, [asked.picture.shape[i] for i in asked.picture.spatial_axes]
-    op.graph.add_input(MASK, TensorType(TensorProto.FLOAT, (*asked.shape, *frame)))
-    mask = MASK if asked.targets > 1 else op.Unsqueeze(MASK, [1])
+    mask = ask(op.graph, "mask", TensorProto.FLOAT, (*asked.shape, *frame))
+    if asked.targets == 1:
+        mask = op.Unsqueeze(mask, [1])
     marked = op.Greater(op.ReduceMax(op.Abs(mask), [2, 3], keepdims=0), 0.0)
     grid = [op.graph.known_shape(scores.tensor)[axis] for axis in scores.position_axes]
     if grid != frame or not all(isinstance(dim, int) for dim in grid):
@@ -125,9 +135,9 @@ def box_scores(op: Emitter, asked: Asked) -> Offer:
     """
     table = _table(op, asked.scores)  # (N, A, C)
     none, zero, one = (op.constant(n, np.int64) for n in (-1, 0, 1))
-    op.graph.add_input(BOX, TensorType(TensorProto.INT64, asked.shape))
-    wanted = op.Reshape(BOX, [0, asked.targets])
-    target = op.Reshape(TARGET, [0, 1, asked.targets])
+    box = ask(op.graph, "box", TensorProto.INT64, asked.shape)
+    wanted = op.Reshape(box, [0, asked.targets])
+    target = op.Reshape(asked.target, [0, 1, asked.targets])
     classes = op.constant(np.arange(asked.scores.classes)[:, None], np.int64)
     named = op.MatMul(table, op.Cast(op.Equal(target, classes), to=TensorProto.FLOAT))
     greatest = op.ReduceMax(table, [2], keepdims=1)
@@ -149,11 +159,11 @@ def similarity(op: Emitter, asked: Asked) -> Offer:
     """
     tensor = asked.scores.tensor
     size = embedding_size(op.graph, tensor)
-    op.graph.add_input(REFERENCE, TensorType(TensorProto.FLOAT, (*asked.shape, size)))
+    reference = ask(op.graph, "reference", TensorProto.FLOAT, (*asked.shape, size))
     embedding = op.Reshape(_float(op, tensor), [-1, size])
     published = TensorType(TensorProto.FLOAT, (asked.batch, size))
     publish(op, "similarity/embedding", embedding, published)
-    own, other = asked.spread(op, embedding), op.Reshape(REFERENCE, [-1, size])
+    own, other = asked.spread(op, embedding), op.Reshape(reference, [-1, size])
     length, other_length = (op.ReduceL2(u, [1], keepdims=1) for u in (own, other))
     own, other = op.Div(own, length), op.Div(other, other_length)
     cosine = op.ReduceSum(op.Mul(own, other), [1], keepdims=1)

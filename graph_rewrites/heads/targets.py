@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import TensorProto
@@ -10,12 +10,12 @@ from onnx import TensorProto
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import ModelError
 from graph_rewrites.graph import Graph
-from graph_rewrites.heads.objectives import KINDS, Asked
+from graph_rewrites.heads.objectives import KINDS, Asked, ask
 from graph_rewrites.layouts import Picture
 from graph_rewrites.rows import Rows
 from graph_rewrites.scores import Scores
 from graph_rewrites.stamps import PREFIX_KEY
-from graph_rewrites.tensor_type import Dim, TensorType
+from graph_rewrites.tensor_type import Dim
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ def select_targets(
     kind = KINDS[objective]
     asked = _asked(op, scores, targets, picture)
     if kind.has_classes:
-        graph.add_input("target", TensorType(TensorProto.INT64, asked.shape))
+        asked = replace(asked, target=ask(graph, "target", TensorProto.INT64, asked.shape))
     offer = kind.offer(op, asked)
     two_sided = _two_sided(op, scores)
     values = op.Concat(op.Neg(offer.values), offer.values, axis=1) if two_sided else offer.values
     used = op.ArgMax(values, axis=1, keepdims=0)
     if kind.has_classes:
-        wanted = op.Reshape("target", [-1]) if targets > 1 else "target"
+        wanted = op.Reshape(asked.target, [-1]) if targets > 1 else asked.target
         used = op.Where(op.Equal(wanted, op.constant(-1, np.int64)), used, wanted)
     chosen = op.Equal(op.Unsqueeze(used, [1]), op.constant(np.arange(scores.classes), np.int64))
     valid = op.And(
