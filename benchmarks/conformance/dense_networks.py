@@ -79,6 +79,11 @@ _WRAPPERS: Mapping[str, Callable[[nn.Module], nn.Module]] = {
     "maskrcnn_resnet50_fpn_v2": _Proposals,
     "keypointrcnn_resnet50_fpn": _Proposals,
 }
+_SIZES = {
+    "ssd300_vgg16": 300,
+    "ssdlite320_mobilenet_v3_large": 320,
+    "retinanet_resnet50_fpn_v2": 64,  # so dense in kinks that on 128 every step crosses some
+}
 NAMES = tuple(_WRAPPERS)
 """Every segmentation and detection network of torchvision."""
 
@@ -93,7 +98,7 @@ def build(name: str) -> tuple[nn.Module, tuple[int, ...]]:
         KeyError: there is none of that name.
     """
     wrap, models = _WRAPPERS[name], import_torchvision().models
-    size = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}.get(name, SIZE)
+    size = _SIZES.get(name, SIZE)
     shape = (3, size, size)
     make = functools.partial(models.get_model, name, weights=None, weights_backbone=None)
     return seeded(lambda: wrap(make()), shape), shape
