@@ -15,13 +15,13 @@ from analyzer.artefact import is_quantised
 from analyzer.batching import Batching, distinct_pair, prove, run_all
 from analyzer.declaration import Declaration
 from analyzer.errors import ExplanationWarning, ModelRejectedError
-from analyzer.explained import Explained, find_explained
+from analyzer.explained import Explained, Layers, find_explained
 from analyzer.explaining import Context, Explainer, Explainers
 from analyzer.explanation import Explanation
 from analyzer.image_input import find_image_input, model_inputs, model_outputs
 from analyzer.intake import Images, Intake, take_in
 from analyzer.pictures import PictureSource
-from analyzer.plan import Plan
+from analyzer.plan import Methods, Plan
 from analyzer.prediction import Prediction, read_prediction
 from analyzer.preprocess import PRESETS, Preprocess
 from analyzer.questions import ask, objective_of
@@ -31,9 +31,7 @@ from analyzer.sources import OpenedModel
 from analyzer.sources.external_data import bring_in
 from analyzer.targets import Target, nest
 from graph_rewrites.canonical import canonical_facts
-
-Methods = str | tuple[str, ...]
-Layers = str | tuple[str, ...] | None
+from graph_rewrites.layers import layer_name
 
 
 class Analyzer:
@@ -42,6 +40,7 @@ class Analyzer:
     Attributes:
         name: The file's name, or the graph's.
         sha256: The file's hash.
+        files: The file and those of its external data; none of a model given in memory.
         original: The model as it was given.
         model: The canonical model.
         image: The input that takes pictures.
@@ -63,7 +62,8 @@ class Analyzer:
         self._opened, self.original = opened, opened.model
         self.name, self.sha256 = opened.name, opened.sha256
         self.inputs, self.outputs = model_inputs(opened.model), model_outputs(opened.model)
-        self.image = find_image_input(opened.model, declared.preprocess.layout)
+        self.files = opened.files
+        self.image = find_image_input(opened.model, declared.preprocess.layout, opened.name)
         if declared.assumed and self.image.channels == 3 and self.image.dtype.startswith("float"):
             declared = replace(declared, preprocess=PRESETS["imagenet"])
         self._declared = declared
@@ -74,6 +74,7 @@ class Analyzer:
         self.quantised = is_quantised(opened.model)
         self._batch_size = batch_size
         self._explainers = Explainers()
+        self._one_by_one: set[Plan] = set()
         self._explained: dict[tuple[str | None, str | None], Explained] = {}
         with rewriting(self.name):
             self.model: onnx.ModelProto = gr.canonicalize(opened.model, batch="free")
@@ -116,7 +117,7 @@ class Analyzer:
     @property
     def default_layer(self) -> str | None:
         """The path of the layer that CAM methods take where none is named."""
-        return next((m.path or m.tensor for m in self.layers if m.default), None)
+        return next((layer_name(m, self.layers) for m in self.layers if m.default), None)
 
     @property
     def classes(self) -> int | None:
@@ -148,7 +149,7 @@ class Analyzer:
         images: Images,
         method: str = ...,
         target: Target = ...,
-        layer: str | None = ...,
+        layer: str | int | None = ...,
         other_activations: str = ...,
         output: str | None = ...,
     ) -> Explanation: ...
@@ -183,7 +184,7 @@ class Analyzer:
                 `Similarity`. One image and a flat list: its targets. N images and a flat list: one
                 each. Nested N × T: T for each. A plain class of a segmentation is explained over
                 the whole picture, that of a detector in its best box.
-            layer: The layer of CAM methods, as `layers` lists it, or several.
+            layer: The layer of CAM methods: path, tensor or index in `layers`, or several.
             other_activations: "gradient", "positive" or "strict", for what is no ReLU.
             output: What is explained: an output, a tensor inside the network, or a layer path; by
                 default the class scores.
@@ -203,12 +204,12 @@ class Analyzer:
         rows = nest(target, count)
         explained = self.explained(output, objective_of(rows))
         targets = 1 if self._fixed else len(rows[0])
-        plan = Plan.of(method, layer, targets, other_activations, output, explained.objective)
+        layers = explained.layer_names(layer)
+        plan = Plan.of(method, layers, targets, other_activations, output, explained.objective)
         explainer = self._explainer(plan, explained)
         question = ask(rows, explained, intake, lambda images: self._embed(explainer, images))
-        found = explainer.explain(
-            intake, question, self._batching_of(count), self._batch_size, self._context
-        )
+        batching = self._batching_of(count)
+        found = explainer.explain(intake, question, batching, self._batch_size, self._context)
         return found if plan.several else next(iter(found.values()))
 
     def predict(self, images: Images) -> Prediction:
@@ -229,9 +230,8 @@ class Analyzer:
             )
         intake = self._take_in(images)
         batching = self._batching_of(len(intake.pictures))
-        outputs = run_all(
-            self._forward, {self.image.name: intake.values}, batching, self._batch_size
-        )
+        inputs = {self.image.name: intake.values}
+        outputs = run_all(self._forward, inputs, batching, self._batch_size)
         return read_prediction(self.model, scores, outputs[scores.output], classes)
 
     def compile(
@@ -259,8 +259,9 @@ class Analyzer:
             UsageError: An unknown method, layer or output.
             ModelRejectedError: The model cannot be differentiated.
         """
-        objective = self.explained(output, objective).objective
-        plan = Plan.of(method, layer, targets, other_activations, output, objective)
+        explained = self.explained(output, objective)
+        layers = explained.layer_names(layer)
+        plan = Plan.of(method, layers, targets, other_activations, output, explained.objective)
         _ = self._batching  # a batch that was freed wrongly must not leave the house
         return bring_in(plan.build(self.model, self.name))
 
@@ -326,11 +327,21 @@ class Analyzer:
         return vectors, [{"reference": p.name, "sha256": p.sha256} for p in intake.pictures]
 
     def _explainer(self, plan: Plan, explained: Explained) -> Explainer:
+        """The explainer of a plan, or of the same for one target where several cannot be shared."""
+        if plan in self._one_by_one:
+            plan = replace(plan, targets=1)
+
         def build() -> Explainer:
             built = plan.build(self.model, self.name)
             return Explainer(plan, explained, built, Session(built, self.device))
 
-        return self._explainers.get(plan, build)
+        try:
+            return self._explainers.get(plan, build)
+        except ModelRejectedError as error:
+            if not isinstance(error.__cause__, gr.SeveralTargetsError):
+                raise
+            self._one_by_one.add(plan)
+            return self._explainer(plan, explained)
 
     @cached_property
     def _context(self) -> Context:

@@ -6,7 +6,8 @@
     ├── ModelError                       the file, not the call, is at fault
     │   ├── UnsupportedControlFlowError  If, Loop or Scan on the path that must be differentiated
     │   ├── UnsupportedOperatorError     an operator that canonical form cannot express
-    │   └── UnknownShapeError            a shape is needed and the file does not tell it
+    │   ├── UnknownShapeError            a shape is needed and the file does not tell it
+    │   └── SeveralTargetsError          this graph explains one target of an image at a time
     ├── UnknownTensorError               no tensor or layer of that name; suggests the nearest
     ├── NameClashError                   a prefix or name is in use already
     ├── NoGradientPathError              the explained tensor does not depend on what was asked for
@@ -40,6 +41,10 @@ class UnsupportedOperatorError(ModelError):
 
 class UnknownShapeError(ModelError):
     """A shape that a rewrite needs is not known."""
+
+
+class SeveralTargetsError(ModelError):
+    """Several targets of one image cannot share a forward pass of this graph."""
 
 
 class UnknownTensorError(GraphRewriteError):

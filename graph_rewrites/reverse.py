@@ -158,6 +158,8 @@ class Sweep:
         cotangents = {of: [seed]}
         for node in reversed(nodes):
             if active.intersection(node.outputs) and active.intersection(_sources(node)):
+                if self.rows is not None:
+                    self.rows.require_apart(node)
                 self._visit(node, cotangents, active)
         return {tensor: self._total(tensor, cotangents) for tensor in wrt.values()}
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import onnx
 
-from graph_rewrites.errors import ModelError
+from graph_rewrites.errors import SeveralTargetsError
 from graph_rewrites.graph import Graph
 from graph_rewrites.network import network_inputs
+from graph_rewrites.node import Node
 from graph_rewrites.quantized import ALONG, behind_quantization, quantizer
 from graph_rewrites.stamps import FORWARD_KEY, OP_KEY, PREFIX_KEY, RULE_KEY, is_original
 
@@ -47,6 +48,41 @@ class Rows:
                 depending.update(node.outputs)
         return cls(index, frozenset(images), frozenset(depending - images))
 
+    def require_apart(self, node: Node) -> None:
+        """Refuse a forward node that works along the images.
+
+        Raises:
+            SeveralTargetsError: where images are repeated, it would no longer do the same.
+        """
+        if self.images.isdisjoint(node.inputs) or not _works_along_images(node):
+            return
+        raise SeveralTargetsError(
+            f"several targets at once need the images apart, but {node} works along them; "
+            "explain one target at a time"
+        )
+
+
+_ALONG_AXIS = {
+    "Compress": None, "Gather": 0, "GatherElements": 0, "LogSoftmax": -1, "LpNormalization": -1,
+    "ScatterElements": 0, "Softmax": -1, "TopK": -1,
+}  # fmt: skip
+"""Operators that work along one axis, with its default; None stands for all axes."""
+
+
+def _works_along_images(node: Node) -> bool:
+    if node.op_type in ("GatherND", "ScatterND"):
+        return not node.attr("batch_dims", 0)
+    rank = len(node.graph.known_shape(node.input(0))) or 1
+    if node.op_type in _ALONG_AXIS:
+        axis = node.attr("axis", _ALONG_AXIS[node.op_type])
+        return axis is None or axis % rank == 0
+    if node.op_type == "CumSum" or node.op_type.startswith("Reduce"):
+        axes = node.constant(node.input(1)) if node.input(1) else None
+        if axes is None:
+            return not node.attr("noop_with_empty_axes", 0)
+        return bool((axes % rank == 0).any())
+    return False
+
 
 @dataclass(frozen=True)
 class ForwardTensors:
@@ -66,7 +102,7 @@ class ForwardTensors:
         """What to read in place of `tensor`.
 
         Raises:
-            ModelError: its images cannot be told apart, and each has several cotangents.
+            SeveralTargetsError: its images cannot be told apart, and each has several cotangents.
         """
         place = behind_quantization(self.graph, tensor)
         rows = self._rows(place)
@@ -83,7 +119,7 @@ class ForwardTensors:
         if self.rows is None or (writer is not None and not is_original(writer)):
             return tensor
         if tensor in self.rows.mixed:
-            raise ModelError(
+            raise SeveralTargetsError(
                 "several targets at once need the images apart along the first axis, but "
                 f"{tensor!r} mixes them; explain one target at a time"
             )

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from graph_rewrites.emit import Emitter
-from graph_rewrites.errors import ModelError
+from graph_rewrites.errors import SeveralTargetsError
 from graph_rewrites.graph import Graph
 from graph_rewrites.heads.objectives import KINDS, Asked, ask
 from graph_rewrites.layouts import Picture
@@ -48,7 +48,7 @@ def select_targets(
 
     Raises:
         ValueError: `targets` is no positive number.
-        ModelError: several targets are asked for and the batch is fixed.
+        SeveralTargetsError: several targets are asked for and the batch is fixed.
     """
     op = Emitter(graph, "target", {PREFIX_KEY: "target"})
     kind = KINDS[objective]
@@ -88,7 +88,7 @@ def _asked(op: Emitter, scores: Scores, targets: int, picture: Picture) -> Asked
     if targets == 1:
         return Asked(scores, picture, batch, targets, None)
     if isinstance(batch, int):
-        raise ModelError(
+        raise SeveralTargetsError(
             f"{targets} targets per image need a free batch, but the batch of {scores.tensor!r} is "
             f"fixed at {batch}; explain one target at a time"
         )

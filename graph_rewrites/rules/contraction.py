@@ -108,18 +108,26 @@ def _identity(op: Emitter, factors: Factors, pair: str) -> str:
 def _factor_vjp(op: Emitter, factors: Factors, x: str, term: str, sizes: Mapping[str, Dim]) -> str:
     """The Einsum of `factors` in the shape of `x`, whose axes are those of `term`.
 
-    A letter that stands in `x` alone was summed over: there the cotangent is the same everywhere.
+    A letter that stands in `x` alone, or that all others have at size 1, was summed over: there the
+    cotangent is the same everywhere.
     """
     known = {letter for _, letters in factors for letter in letters}
+    single = known - set().union(*(_long(op, *factor) for factor in factors))
     lost = [axis for axis, letter in enumerate(term) if letter not in known]
     kept = "".join(letter for letter in term if letter in known)
     equation = ",".join(letters for _, letters in factors) + "->" + kept
     grad = op.Einsum(*(tensor for tensor, _ in factors), equation=equation)
     if lost:
         grad = op.Unsqueeze(grad, lost)
-    shape = tuple(sizes[letter] if letter in known else 1 for letter in term)
+    shape = tuple(sizes[letter] if letter in known - single else 1 for letter in term)
     grad = unbroadcast(op, grad, x, op.typed(grad, shape))
-    return expand_like(op, grad, x) if lost else grad
+    return expand_like(op, grad, x) if lost or single.intersection(term) else grad
+
+
+def _long(op: Emitter, tensor: str, letters: str) -> set[str]:
+    """The letters along which a factor is not known to have size 1."""
+    shape = op.shape(tensor) or (None,) * len(letters)
+    return {letter for letter, dim in zip(letters, shape, strict=True) if dim != 1}
 
 
 # -- products along one axis ---------------------------------------------------------------------

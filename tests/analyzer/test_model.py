@@ -132,6 +132,30 @@ def test_several_targets_equal_one_each(small):
     assert len(one.overlay()) == 2
 
 
+def test_several_targets_of_a_network_that_works_along_the_images():
+    """As `features[arange(N), best]` is exported: its indices count the images."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[N,3,8,8] x) => (float[N,5] y) '
+        "<int64 zero = {0}, int64 one = {1}, int64[1] axis = {1}, int64[2] sides = {2, 3}> {"
+        "map = Conv<strides=[4,4]>(x, w) relu = Relu(map) mean = ReduceMean<keepdims=0>(relu, sides)"
+        "best = ArgMax<axis=1>(mean) count = Shape<end=1>(best) n = Squeeze(count) "
+        "images = Range(zero, n, one) rows = Unsqueeze(images, axis) "
+        "index = Concat<axis=1>(rows, best) kept = GatherND(relu, index) "
+        "flat = Flatten(kept) y = MatMul(flat, v) }"
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"w": (6, 3, 4, 4), "v": (4, 5)}.items():
+        value = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    a = analyzer.load(model, preprocess="raw")
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    found = a.explain(x, method="gradient", target=[[0, 1, 2], [3, 4, 0]])
+    for n, targets in enumerate([[0, 1, 2], [3, 4, 0]]):
+        for t, target in enumerate(targets):
+            alone = a.explain(x[n : n + 1], method="gradient", target=target)
+            np.testing.assert_allclose(found.values[n, t], alone.values[0], atol=1e-6)
+
+
 def test_several_methods_and_layers_share_a_run(small):
     found = small.explain(PICTURES[0], method=("saliency", "grad_cam"), target=1)
     assert list(found) == ["saliency", "grad_cam"]
@@ -147,6 +171,41 @@ def test_several_methods_and_layers_share_a_run(small):
         small.explain(PICTURES[0], layer=first, target=1).values,
         atol=1e-6,
     )
+
+
+def test_several_layers_are_saved_side_by_side(small, tmp_path):
+    explained = small.explain(PICTURES[0], layer=("a1", "c2", "a2"))
+    written = [path for e in explained.values() for path in e.save(tmp_path)]
+    assert len(written) == 9
+    assert sorted(written) == sorted(tmp_path.iterdir())
+    assert tmp_path / "image.grad_cam.c2.npz" in written
+    twins = small.explain(PICTURES[0], method=("saliency", "grad_cam"), layer="a1")
+    assert [e.mark for e in twins.values()] == ["", ""]
+
+
+@pytest.mark.parametrize("index", [0, "0", -4, "-4", np.int64(0)])
+def test_an_index_is_recorded_as_the_layer_s_name(small, index):
+    first = small.layers[0].tensor
+    e = small.explain(PICTURES[0], layer=index, target=1)
+    assert (e.layer, e.provenance["layer"]) == (first, first)
+    by_name = small.explain(PICTURES[0], layer=first, target=1)
+    np.testing.assert_array_equal(e.values, by_name.values)
+    outputs = [o.name for o in small.compile(layer=(index, "a2")).graph.output]
+    assert {f"map/grad_cam/{first}", "map/grad_cam/a2"} <= set(outputs)
+
+
+def test_an_index_finds_the_layer_even_if_a_tensor_has_its_number():
+    model = cnn()
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [{"a2": "1", "p": "2"}.get(name, name) for name in names]
+    numbered = analyzer.load(model, preprocess=UNIT)
+    assert [m.tensor for m in numbered.layers] == ["c1", "a1", "c2", "1"]
+    assert [m.index for m in numbered.layers] == [0, -3, -2, 3]
+    for i, layer in enumerate(numbered.layers):
+        for asked in (i, layer.index, str(layer.index)):
+            assert numbered.explain(PICTURES[0], layer=asked).layer == layer.tensor
+    assert numbered.explain(PICTURES[0], layer="1").layer == "1"
 
 
 def test_bytes_and_channels_last():
@@ -306,6 +365,11 @@ def test_an_assumption_warns_once():
         ({"target": 5}, "0 to 4"),
         ({"target": -2}, "0 to 4"),
         ({"layer": "act9"}, "act9"),
+        ({"layer": "500"}, "'500'; its layers are -4 to 3"),
+        ({"layer": 500}, "500.* its index, -4 to 3"),
+        ({"layer": -5}, "-5.* its index, -4 to 3"),
+        ({"layer": 0.5}, r"0\.5.* name of a layer, or its index"),
+        ({"layer": (0, "c1")}, "each method and layer once"),
         ({"method": "saliency", "layer": "a1"}, "takes no layer"),
         ({"other_activations": "none"}, "known: gradient"),
     ],

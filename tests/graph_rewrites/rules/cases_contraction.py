@@ -31,6 +31,7 @@ CASES = [
     einsum("i...->...i", ("N", 2, 3), note="dots, turned"),
     einsum("nAi,nai->nAa", ("N", 2, 3), ("N", 4, 3), note="capital letters"),
     einsum("ni,ni->ni", ("N", 3), (1, 3), note="a batch of one, broadcast"),
+    einsum("nci,nci->ni", ("N", 3, 4), ("N", 1, 4), note="summed axis of 1"),
     einsum("nii->ni", ("N", 3, 3), note="diagonal"),
     einsum("nii->n", ("N", 3, 3), note="trace"),
     einsum("ii", (3, 3), note="trace, no arrow"),
