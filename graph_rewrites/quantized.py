@@ -104,8 +104,8 @@ def saturates_as_relu(graph: Graph, node: Node) -> bool:
 
     Three conditions, each needed (measured: 5 of 5, 35 of 35 and none too many): its zero point is
     its type's least value; what it quantises comes from an operator that yields both signs, seen
-    through operators that move or average numbers, quantised or not; and that operator's result is not
-    provably non-negative already. What was cut off at 0 on the way is rectified there.
+    through operators that move or average numbers, quantised or not; and that operator's result
+    is not provably non-negative already. What was cut off at 0 on the way is rectified there.
     """
     q = quantization(graph, node.input(0), node)
     if q is None or q.zero_point != q.least:
