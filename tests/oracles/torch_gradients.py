@@ -61,8 +61,9 @@ def call_computing(net: nn.Module, images: Array, values: Array) -> tuple[int, f
         values: of any shape; a call whose result has another shape is left out.
 
     Returns:
-        The number of the call, the first of equally near ones, and its ‖Δ‖/‖values‖; None where
-        no result has this shape.
+        The number of the call and its ‖Δ‖/‖values‖; None where no result has this shape. Of equally
+        near ones it is an activation, since what it rectifies may be nowhere negative, or else the
+        first.
     """
     calls = _Calls(torch.from_numpy(values))
     x = torch.tensor(images, dtype=next(net.parameters()).dtype)
@@ -71,7 +72,8 @@ def call_computing(net: nn.Module, images: Array, values: Array) -> tuple[int, f
     if not calls.apart:
         return None
     nearest = min(calls.apart.values())
-    call = next(call for call, apart in calls.apart.items() if apart <= nearest * (1 + 1e-9))
+    near = [call for call, apart in calls.apart.items() if apart <= nearest * (1 + 1e-9)]
+    call = next((call for call in near if call in calls.activations), near[0])
     return call, nearest
 
 
@@ -183,6 +185,7 @@ class _Calls(TorchFunctionMode):
     def __init__(self, values: torch.Tensor) -> None:
         super().__init__()
         self.apart: dict[int, float] = {}
+        self.activations: set[int] = set()
         self._values, self._size, self._calls = values, float(values.norm()), 0
 
     def __torch_function__(
@@ -191,6 +194,8 @@ class _Calls(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor) and result.shape == self._values.shape:
             self.apart[self._calls] = float((result - self._values).norm()) / self._size
+            if getattr(func, "__name__", "") in _KINDS:
+                self.activations.add(self._calls)
         self._calls += 1
         return result
 
