@@ -4,9 +4,9 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,17 +23,31 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1
 _ARRAYS: Final = ("values", "target", "scores")
+_LONGEST: Final = 60  # characters of a slug
 
 
-def save(explanation: Explanation, path: Path) -> list[Path]:
-    """Write an explanation to `path`, a ".npz" file or a folder; see `Explanation.save`."""
+def is_one_file(path: Path) -> bool:
+    """Whether everything goes into one file of this name, and not into a folder."""
+    return path.suffix.lower() == ".npz"
+
+
+def save(explanation: Explanation, path: Path, stems: Sequence[str] | None = None) -> list[Path]:
+    """Write an explanation to `path`, a ".npz" file or a folder; see `Explanation.save`.
+
+    Args:
+        explanation: What is written.
+        path: The file or the folder; made with its parents.
+        stems: How the files of each picture begin, by default as `file_stems` says; a caller who
+            fills one folder by several calls has to number the pictures himself.
+    """
     data = _pack(explanation)
-    if path.suffix.lower() == ".npz":
+    if is_one_file(path):
+        make_folder(path.parent)
         write_atomically(path, data)
         return [path]
     make_folder(path)
     written = []
-    for name, content in _files(explanation, data):
+    for name, content in _files(explanation, data, stems or file_stems(explanation.names)):
         write_atomically(path / name, content)
         written.append(path / name)
     return written
@@ -74,7 +88,7 @@ def _meta(explanation: Explanation) -> dict[str, object]:
         {key: value for key, value in vars(picture).items() if key != "pixels"}
         for picture in explanation.pictures
     ]
-    plain = ("axes", "layer", "method", "labels", "signed", "channels", "listed")
+    plain = ("axes", "layer", "method", "labels", "signed", "channels", "listed", "mark")
     return {
         "schema": SCHEMA,
         **{name: getattr(explanation, name) for name in plain},
@@ -106,6 +120,7 @@ def _unpack(arrays: dict[str, Any], meta: dict[str, Any]) -> Explanation:
         geometry=geometry,
         **{k: meta[k] for k in ("axes", "layer", "method", "signed", "channels", "listed")},
         provenance=meta["provenance"],
+        mark=meta.get("mark", ""),  # older archives have none
     )
 
 
@@ -117,10 +132,38 @@ def _coverage(rows: list[dict[str, Any]] | None) -> "Coverage | None":
     return Coverage(tuple(ActivationRule(**row) for row in rows))
 
 
-def _files(explanation: Explanation, data: bytes) -> Iterator[tuple[str, bytes]]:
+def file_stems(names: Iterable[str]) -> list[str]:
+    """How the files of each picture begin: its name without folders and suffix, as a slug."""
+    return slugs((Path(name).stem for name in names), "image")
+
+
+def slugs(texts: Iterable[str], blank: str) -> list[str]:
+    """File names safe everywhere, none twice in any spelling; `blank` where nothing is left."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for text in texts:
+        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:_LONGEST].strip("-") or blank
+        if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", slug):
+            slug = f"{blank}-{slug}"
+        free = next(s for s in _numbered(slug) if s.casefold() not in taken)
+        taken.add(free.casefold())
+        found.append(free)
+    return found
+
+
+def _numbered(slug: str) -> Iterator[str]:
+    yield slug
+    for number in count(1):
+        tail = f"-{number}"
+        yield slug[: _LONGEST - len(tail)] + tail
+
+
+def _files(
+    explanation: Explanation, data: bytes, stems: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
     """Names and contents for a folder: the archive, then the pictures of every map."""
-    stems = _stems(explanation.names)
-    method = explanation.method
+    layer = f".{explanation.mark}" if explanation.mark else ""
+    method = f"{explanation.method}{layer}"
     archive = f"{stems[0]}.{method}.npz" if len(stems) == 1 else f"{method}.npz"
     yield archive, data
     for image, stem in enumerate(stems):
@@ -140,16 +183,3 @@ def _marks(explanation: Explanation, image: int) -> list[str]:
         f".{target}" if target not in used[:t] else f".{target}-{used[:t].count(target) + 1}"
         for t, target in enumerate(used)
     ]
-
-
-def _stems(names: tuple[str, ...]) -> list[str]:
-    """File names safe everywhere, none twice: pictures come from anywhere, so do their names."""
-    stems: list[str] = []
-    for name in names:
-        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem).strip("-")[:60] or "image"
-        if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", slug):
-            slug = f"image-{slug}"
-        taken = {stem.casefold() for stem in stems}
-        numbered = (f"{slug}-{n}" for n in count(1))
-        stems.append(next(s for s in chain([slug], numbered) if s.casefold() not in taken))
-    return stems

@@ -1,12 +1,18 @@
 """What of a model is explained: the tensor, the number taken of it, its classes and layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import TypeAlias
 
 import onnx
 
 import graph_rewrites as gr
+from analyzer.errors import UsageError
 from analyzer.rewriting import rewriting
 from analyzer.targets import Classes
+
+Layers: TypeAlias = "str | int | Sequence[str | int] | None"
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,35 @@ class Explained:
     @property
     def default_layer(self) -> str | None:
         """The path of the layer that CAM methods take where none is named."""
-        return next((m.path or m.tensor for m in self.layers if m.default), None)
+        return next((m.name for m in self.layers if m.default), None)
+
+    def layer_names(self, asked: Layers) -> tuple[str, ...]:
+        """Layers as they are looked up and recorded: an index becomes the layer's name.
+
+        Args:
+            asked: Names, and indices among `layers`; as text an index has to be one that the
+                layer has.
+
+        Raises:
+            UsageError: An index out of range, or something that is neither a name nor an index.
+        """
+        if asked is None:
+            return ()
+        several = [asked] if isinstance(asked, str) or not isinstance(asked, Sequence) else asked
+        return tuple(self._layer_name(layer) for layer in several)
+
+    def _layer_name(self, asked: str | int) -> str:
+        count = len(self.layers)
+        if isinstance(asked, str):
+            numbers = {str(i - count): m for i, m in enumerate(self.layers)}
+            numbers |= {str(m.index): m for m in self.layers}
+            return numbers[asked].name if asked in numbers else asked
+        try:
+            return self.layers[index(asked)].name
+        except (TypeError, IndexError) as error:
+            raise UsageError(
+                f"layer {asked!r}: give the name of a layer, or its index, {-count} to {count - 1}"
+            ) from error
 
 
 def find_explained(

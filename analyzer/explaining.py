@@ -12,8 +12,9 @@ import onnx
 
 import graph_rewrites as gr
 from analyzer import provenance
+from analyzer.archive import slugs
 from analyzer.batching import Batching, run_all
-from analyzer.errors import ExplanationWarning
+from analyzer.errors import ExplanationWarning, ModelRejectedError
 from analyzer.explained import Explained
 from analyzer.explanation import Explanation
 from analyzer.image_input import ImageInput, asked_input, model_inputs
@@ -61,6 +62,8 @@ class Explainer:
         self.explained = explained
         self.session = session
         self._model = model
+        several = plan.layers if len(plan.layers) > 1 else ()
+        self._marks = dict(zip(several, slugs(several, "layer"), strict=True))
         self._coverages: dict[str, gr.Coverage] = {}
 
     def explain(
@@ -159,6 +162,7 @@ class Explainer:
             signed=method.signed,
             channels=context.channels,
             listed=intake.listed,
+            mark=self._marks.get(item.layer or "", ""),
         )
 
     def _layer(self, item: MapOutput) -> str | None:
@@ -207,14 +211,25 @@ class Explainers:
         """Keep none yet."""
         self._kept: OrderedDict[Plan, Explainer] = OrderedDict()
 
-    def get(self, plan: Plan, build: Callable[[], Explainer]) -> Explainer:
-        """The explainer of a plan, built where it is not kept."""
+    def get(self, plan: Plan, build: Callable[[Plan], Explainer]) -> Explainer:
+        """The explainer of a plan, built where it is not kept.
+
+        Where several targets of an image cannot share a forward pass, it is that of one target.
+        """
         if plan not in self._kept:
-            self._kept[plan] = build()
+            self._kept[plan] = self._build(plan, build)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(plan)
         return self._kept[plan]
+
+    def _build(self, plan: Plan, build: Callable[[Plan], Explainer]) -> Explainer:
+        try:
+            return build(plan)
+        except ModelRejectedError as error:
+            if not isinstance(error.__cause__, gr.SeveralTargetsError):
+                raise
+            return self.get(replace(plan, targets=1), build)
 
     def clear(self) -> None:
         """Forget all."""

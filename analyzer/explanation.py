@@ -47,6 +47,7 @@ class Explanation:
         signed: The map has a sign and channels.
         channels: The order of the channels: "RGB", "BGR", "L", or "" where unknown.
         listed: The pictures were given as a list.
+        mark: The layer in its files' names, where the call had several; else "".
     """
 
     values: Floats
@@ -65,6 +66,7 @@ class Explanation:
     signed: bool
     channels: str = "RGB"
     listed: bool = field(default=False)
+    mark: str = ""
 
     def __post_init__(self) -> None:
         """Keep the arrays from being changed in place: they are a record."""

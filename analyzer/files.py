@@ -33,19 +33,22 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_model(path: Path, model: onnx.ModelProto) -> int:
     """Write a model; one of more than 2 GiB with its weights in "<name>.data" beside it.
 
+    The folder is made where there is none.
+
     Returns:
         Bytes written.
 
     Raises:
         UsageError: It cannot be written.
     """
+    make_folder(path.parent)
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= _LARGEST:
         data = bytes(model.SerializeToString())
         write_atomically(path, data)
         return len(data)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    weights = path.with_name(f"{path.name}.data")
+    weights = weights_beside(path)
     try:
         weights.unlink(missing_ok=True)  # onnx would append
         onnx.save_model(copy, path, save_as_external_data=True, location=weights.name)
@@ -54,6 +57,11 @@ def write_model(path: Path, model: onnx.ModelProto) -> int:
         raise UsageError(
             f"{path}: cannot be written ({error.strerror or error}); choose another output"
         ) from error
+
+
+def weights_beside(path: Path) -> Path:
+    """Where `write_model` puts the weights that do not fit into the file."""
+    return path.with_name(f"{path.name}.data")
 
 
 def make_folder(path: Path) -> None:

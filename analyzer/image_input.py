@@ -8,6 +8,7 @@ from typing import Literal
 import onnx
 
 from analyzer.errors import ModelRejectedError
+from graph_rewrites.stamps import SWEEPS_KEY
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -71,37 +72,34 @@ def asked_input(model: onnx.ModelProto, name: str) -> str:
     return free if any(value.name == free for value in model.graph.input) else name
 
 
-def find_image_input(model: onnx.ModelProto, layout: Layout | None = None) -> ImageInput:
+def find_image_input(
+    model: onnx.ModelProto, layout: Layout | None = None, name: str = "the model"
+) -> ImageInput:
     """The one input that takes pictures.
 
     Args:
         model: Any model with one input of four dimensions.
         layout: Settles a file whose shapes leave the channel axis open.
+        name: The model's name, for messages.
 
     Raises:
         ModelRejectedError: There is no such input, there is a second input, or the layout is open.
     """
-    inputs = model_inputs(model)
-    if len(inputs) != 1:
-        names = ", ".join(repr(i.name) for i in inputs) or "none"
-        raise ModelRejectedError(
-            f"the model has {len(inputs)} inputs ({names}), one image input is needed; "
-            "bind the others to constants first"
-        )
-    (found,) = inputs
+    found = _only_input(model, name)
     shape = found.shape
     numeric = found.dtype.startswith(("float", "uint", "int", "bfloat16"))
     if shape is None or len(shape) != 4 or not numeric:
         shown = "unknown" if shape is None else list(shape)
         raise ModelRejectedError(
-            f"input {found.name!r} ({found.dtype}, shape {shown}) takes no image: "
+            f"{name}: input {found.name!r} ({found.dtype}, shape {shown}) takes no image: "
             "four dimensions, (N, C, H, W) or (N, H, W, C), are needed"
         )
-    chosen = layout or _layout(model, found.name, shape)
+    chosen = layout or _layout(model, found.name, shape, name)
     channels, height, width = shape[1:] if chosen == "NCHW" else (shape[3], *shape[1:3])
     if not isinstance(channels, int):
         raise ModelRejectedError(
-            f"input {found.name!r} {list(shape)}: the number of channels is open; fix it there"
+            f"{name}: input {found.name!r} {list(shape)}: the number of channels is open; "
+            "fix it there"
         )
     return ImageInput(
         found.name,
@@ -113,15 +111,36 @@ def find_image_input(model: onnx.ModelProto, layout: Layout | None = None) -> Im
     )
 
 
-def _layout(model: onnx.ModelProto, name: str, shape: tuple[int | str, ...]) -> Layout:
+def _only_input(model: onnx.ModelProto, name: str) -> ModelInput:
+    inputs = model_inputs(model)
+    if len(inputs) == 1:
+        return inputs[0]
+    if not inputs:
+        raise ModelRejectedError(
+            f"{name}: it has no input, and one that takes pictures is needed; export the model "
+            "with its input"
+        )
+    listed = ", ".join(repr(i.name) for i in inputs)
+    if any(entry.key == SWEEPS_KEY for entry in model.metadata_props):
+        raise ModelRejectedError(
+            f"{name}: it is an explanation model already (inputs {listed}); give the original "
+            "model that it was made from"
+        )
+    raise ModelRejectedError(
+        f"{name}: it has {len(inputs)} inputs ({listed}), and only one, for pictures, can be used; "
+        "bind the others to constants first"
+    )
+
+
+def _layout(model: onnx.ModelProto, tensor: str, shape: tuple[int | str, ...], name: str) -> Layout:
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first != last:
         return "NCHW" if first else "NHWC"
-    followed = _layout_by_use(model, name)
+    followed = _layout_by_use(model, tensor)
     if followed is not None:
         return followed
     raise ModelRejectedError(
-        f"input {name!r} {list(shape)}: cannot tell which axis holds the channels; "
+        f"{name}: input {tensor!r} {list(shape)}: cannot tell which axis holds the channels; "
         'say layout = "NCHW" or "NHWC" in the preprocessing'
     )
 

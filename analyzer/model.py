@@ -31,7 +31,6 @@ from analyzer.sources import OpenedModel
 from analyzer.sources.external_data import bring_in
 from analyzer.targets import Target, nest
 from graph_rewrites.canonical import canonical_facts
-from graph_rewrites.layers import layer_name
 
 
 class Analyzer:
@@ -74,7 +73,6 @@ class Analyzer:
         self.quantised = is_quantised(opened.model)
         self._batch_size = batch_size
         self._explainers = Explainers()
-        self._one_by_one: set[Plan] = set()
         self._explained: dict[tuple[str | None, str | None], Explained] = {}
         with rewriting(self.name):
             self.model: onnx.ModelProto = gr.canonicalize(opened.model, batch="free")
@@ -117,7 +115,7 @@ class Analyzer:
     @property
     def default_layer(self) -> str | None:
         """The path of the layer that CAM methods take where none is named."""
-        return next((layer_name(m, self.layers) for m in self.layers if m.default), None)
+        return next((m.name for m in self.layers if m.default), None)
 
     @property
     def classes(self) -> int | None:
@@ -327,21 +325,11 @@ class Analyzer:
         return vectors, [{"reference": p.name, "sha256": p.sha256} for p in intake.pictures]
 
     def _explainer(self, plan: Plan, explained: Explained) -> Explainer:
-        """The explainer of a plan, or of the same for one target where several cannot be shared."""
-        if plan in self._one_by_one:
-            plan = replace(plan, targets=1)
-
-        def build() -> Explainer:
+        def build(plan: Plan) -> Explainer:
             built = plan.build(self.model, self.name)
             return Explainer(plan, explained, built, Session(built, self.device))
 
-        try:
-            return self._explainers.get(plan, build)
-        except ModelRejectedError as error:
-            if not isinstance(error.__cause__, gr.SeveralTargetsError):
-                raise
-            self._one_by_one.add(plan)
-            return self._explainer(plan, explained)
+        return self._explainers.get(plan, build)
 
     @cached_property
     def _context(self) -> Context:

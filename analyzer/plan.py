@@ -10,6 +10,7 @@ from analyzer.errors import UsageError, nearest
 from analyzer.methods import METHODS, Method
 from analyzer.rewriting import rewriting
 
+Methods = str | tuple[str, ...]
 OTHER_ACTIVATIONS = ("gradient", "positive", "strict")
 
 
@@ -53,7 +54,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        method: str | tuple[str, ...],
+        method: Methods,
         layer: str | tuple[str, ...] | None,
         targets: int,
         other_activations: str,

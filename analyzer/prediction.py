@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from graph_rewrites.scores import Scores
 
 
+Kind = Literal["probability", "log-probability", "score"]
+
+_KINDS: dict[str, Kind] = {
+    "softmax": "probability",
+    "sigmoid": "probability",
+    "log_softmax": "log-probability",
+    "none": "score",
+}
+
+
 @dataclass(frozen=True)
 class Ranked:
     """One class in a ranking."""
@@ -34,7 +44,7 @@ class Prediction:
     """
 
     values: npt.NDArray[np.float32]
-    kind: Literal["probability", "log-probability", "score"]
+    kind: Kind
     classes: Classes
 
     def top(self, k: int = 5) -> list[list[Ranked]]:
@@ -61,12 +71,10 @@ def read_prediction(
     if output.dtype.kind in "iu":
         scale, zero_point = _quantisation(model, scores.output)
         values = (values - zero_point) * scale
-    if "LogSoftmax" in scores.peeled:
-        return Prediction(values, "log-probability", classes)
-    if "Sigmoid" in scores.peeled and values.shape[1] == 1:
+    if scores.link == "sigmoid" and values.shape[1] == 1:
         values = np.concatenate([1 - values, values], axis=1)
-    probable = {"Softmax", "Sigmoid"} & set(scores.peeled)
-    return Prediction(values, "probability" if probable else "score", classes)
+    rescaled = {"Add", "Sub", "Mul", "Div"} & set(scores.peeled)  # percent, for example
+    return Prediction(values, "score" if rescaled else _KINDS[scores.link], classes)
 
 
 def _quantisation(model: onnx.ModelProto, tensor: str) -> tuple[np.float32, np.float32]:

@@ -198,7 +198,7 @@ def _open(data: bytes, options: Any, device: Device) -> tuple[Any, str]:  # noqa
         with _silence():
             session = _create(data, options, [(_CUDA, dict(_CUDA_OPTIONS)), _CPU])
         if session.get_providers()[0] == _CUDA:
-            return session, "as asked" if device == "cuda" else "CUDA loads"
+            return session, "as asked" if device == "cuda" else "CUDA, because it loads"
         failure = "CUDA's libraries do not load"
     if device == "cuda":
         raise MissingProviderError(

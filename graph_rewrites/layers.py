@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graph_rewrites.axes import TOKENS
@@ -42,8 +43,14 @@ class FeatureMap:
         path: the module path of the layer that computes it, "" where the file does not tell it.
         shape: its shape, batch first.
         channel_axis: the axis of the channels; of tokens (N, L, C) it is 2.
-        stride: input pixels per position along each spatial axis, None where a size is not fixed.
+        stride: the picture's size over the map's along each spatial axis, None where a size is not
+            fixed. That is the step between positions where they divide the picture evenly; padding
+            makes it smaller: 96 pixels over 7 positions that lie 16 apart are 13.7.
         default: whether it is the layer that is used when none is named.
+        index: the number that finds it (see `resolve`): its position among the feature maps, less
+            their count where a tensor or a path of the network is named like the position.
+        name: the name that says best which it is: its path where that finds it, or its tensor;
+            several may have one path, which finds the last of them.
         tokens: None for a map; for a grid of tokens its height, its width and how many leading
             tokens to drop.
     """
@@ -54,6 +61,8 @@ class FeatureMap:
     channel_axis: int
     stride: Stride | None
     default: bool
+    index: int
+    name: str
     tokens: TokenGrid | None = None
 
     @property
@@ -106,20 +115,27 @@ def find_feature_maps(graph: Graph, scores: Scores | None = None) -> tuple[Featu
     layouts = find_layouts(graph, way)
     chosen = _default(graph, way, layouts, scores)
     paths = module_paths(way.nodes)
+    found = [
+        (tensor, paths[node.output], *as_map)
+        for node in way.nodes
+        for tensor in way.results(node)
+        if (as_map := _as_map(graph, layouts, tensor)) is not None
+    ]
+    places = {tensor: path for tensor, path, *_ in found}
+    indices, names = _indices(graph, places), _names(graph, places)
     return tuple(
         FeatureMap(
             tensor,
-            paths[node.output],
+            path,
             shape,
             axis,
             _stride(layouts.picture, shape, axis, tokens),
             tensor == chosen,
+            index,
+            names[tensor],
             tokens,
         )
-        for node in way.nodes
-        for tensor in way.results(node)
-        if (found := _as_map(graph, layouts, tensor)) is not None
-        for shape, axis, tokens in [found]
+        for index, (tensor, path, shape, axis, tokens) in zip(indices, found, strict=True)
     )
 
 
@@ -130,7 +146,7 @@ def resolve(graph: Graph, name: str, maps: Sequence[FeatureMap] | None = None) -
         graph: the canonical graph.
         name: a tensor of the network, an input included; a module path ("layer4" is the last map
             at or under that path, "conv5_block3_out" one without its beginning); or an index
-            ("-1").
+            ("-1" is the last feature map). A name goes before an index.
         maps: the feature maps, if they are known already.
 
     Raises:
@@ -195,6 +211,28 @@ def _stride(
     return tuple(steps)
 
 
+def _indices(graph: Graph, paths: Mapping[str, str]) -> list[int]:
+    """Positions; from the end, and so negative, where a name hides the one from the beginning."""
+    names = {re.split(r"[./]", path, maxsplit=1)[0] for path in paths.values()}
+    return [
+        i - len(paths) if str(i) in names or _is_network_tensor(graph, str(i)) else i
+        for i in range(len(paths))
+    ]
+
+
+def _names(graph: Graph, paths: Mapping[str, str]) -> dict[str, str]:
+    """The path of each tensor where it is the last at or under it, else the tensor itself."""
+    last: dict[str, str] = {}
+    for tensor, path in paths.items():
+        last |= {path[: end.start()]: tensor for end in re.finditer(r"[./]|$", path)}
+    return {
+        tensor: path
+        if path and last[path] == tensor and not _is_network_tensor(graph, path)
+        else tensor
+        for tensor, path in paths.items()
+    }
+
+
 def _is_network_tensor(graph: Graph, name: str) -> bool:
     node = graph.producer(name)
     return is_original(node) if node is not None else name in network_inputs(graph)
@@ -209,6 +247,11 @@ def _by_layer(graph: Graph, name: str, maps: Sequence[FeatureMap] | None) -> str
         makers = [node for m in listed if (node := graph.producer(m.tensor)) is not None]
         for others in (weight_paths(makers), written_paths(makers)):
             found = found or under(name, others) or within(name, others)
+    if not found and listed and _is_integer(name):
+        raise UnknownTensorError(
+            f"the model has no layer or tensor {name!r}; its layers are {-len(listed)} to "
+            f"{len(listed) - 1}"
+        )
     if not found:
         tensors = [o for node in graph.nodes if is_original(node) for o in node.outputs if o]
         known = dict.fromkeys([*paths.values(), *network_inputs(graph), *tensors])
@@ -216,11 +259,13 @@ def _by_layer(graph: Graph, name: str, maps: Sequence[FeatureMap] | None) -> str
     return found[-1]
 
 
+def _is_integer(name: str) -> bool:
+    return re.fullmatch("-?[0-9]+", name) is not None
+
+
 def _by_index(name: str, listed: Sequence[FeatureMap]) -> list[str]:
-    try:
-        return [listed[int(name)].tensor]
-    except (ValueError, IndexError):
-        return []
+    inside = _is_integer(name) and -len(listed) <= int(name) < len(listed)
+    return [listed[int(name)].tensor] if inside else []
 
 
 def _integers(graph: Graph, tensor: str) -> str | None:

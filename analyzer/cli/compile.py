@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from analyzer.cli import options
-from analyzer.cli.output_paths import must_be_writable
+from analyzer.cli.output_paths import file_must_be_writable, must_not_replace
 from analyzer.cli.terminal import printable, put, put_json
 
 SCHEMA_VERSION = 1
@@ -61,10 +61,11 @@ def command(
     this package is needed there.
     """
     import analyzer
-    from analyzer.files import write_model
+    from analyzer.files import weights_beside, write_model
 
-    must_be_writable(output.parent)
+    file_must_be_writable(output)
     loaded = analyzer.load(model)
+    must_not_replace((output, weights_beside(output)), loaded.files)
     compiled = loaded.compile(
         method=methods[0] if len(methods) == 1 else methods,
         layer=layer,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from analyzer.cli import options
-from analyzer.cli.output_paths import must_be_writable
-from analyzer.cli.terminal import printable, put, put_json
+from analyzer.cli.output_paths import folder_must_be_writable
+from analyzer.cli.terminal import printable, put, put_json, say_device
 
 if TYPE_CHECKING:
     from analyzer.session import Device
@@ -40,8 +40,9 @@ def command(output: Path, device: Device, form: str) -> None:
     import analyzer
     from analyzer.catalog import demo_image, demo_model
 
-    must_be_writable(output)
+    folder_must_be_writable(output)
     loaded = analyzer.load(demo_model(), device=device)
+    say_device(device, loaded.device_reason)
     image = demo_image()
     predicted = loaded.predict(image)
     (ranked,) = predicted.top(CLASSES_SHOWN)
@@ -54,6 +55,8 @@ def command(output: Path, device: Device, form: str) -> None:
             {
                 "schema_version": SCHEMA_VERSION,
                 "folder": str(output.resolve()),
+                "provider": loaded.provider,
+                "provider_reason": loaded.device_reason,
                 "targets": [{"index": guess.index, "label": guess.label} for guess in ranked],
                 "files": [str(file) for file in files],
             },

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +12,8 @@ import click
 
 from analyzer.cli import options
 from analyzer.cli.exit_codes import ExitCode
-from analyzer.cli.output_paths import must_be_writable
-from analyzer.cli.terminal import complain, printable, progress, put, put_json, say
+from analyzer.cli.output_paths import file_must_be_writable, folder_must_be_writable
+from analyzer.cli.terminal import complain, printable, progress, put, put_json, say, say_device
 from analyzer.cli.wanted import wanted
 from analyzer.errors import InputError
 
@@ -113,14 +111,19 @@ def command(
     is 3.
     """
     import analyzer
+    from analyzer.archive import file_stems, is_one_file
 
-    if output.suffix == ".npz" and (len(images) > 1 or len(methods) > 1):
+    if is_one_file(output) and (len(images) > 1 or len(methods) > 1):
         raise click.UsageError(
             f"{output} is one file and several maps are asked for; give a folder"
         )
     target = wanted(targets, masks, boxes, likes)
     loaded = analyzer.load(model, preprocess=preprocess, labels=labels, device=device)
-    must_be_writable(output)
+    if is_one_file(output):
+        file_must_be_writable(output)
+    else:
+        folder_must_be_writable(output)
+    say_device(device, loaded.device_reason)
     call = {
         "method": methods,
         "target": target,
@@ -129,9 +132,11 @@ def command(
         "other_activations": other_activations,
     }
     images = tuple(dict.fromkeys(images))
+    stems = file_stems(image.name for image in images)
+    pairs = tuple(zip(images, stems, strict=True))
     finished = []
-    with progress(images, "explaining", streamed=form != "json") as shown:
-        for result in _explain_each(loaded, shown, call, _stems(images), output):
+    with progress(pairs, "explaining", streamed=form != "json") as shown:
+        for result in _explain_each(loaded, shown, call, output):
             finished.append(result)
             _show(result, form)
     return _conclude(finished, form, loaded)
@@ -139,20 +144,24 @@ def command(
 
 def _explain_each(
     loaded: Analyzer,
-    images: Iterable[Path],
+    images: Iterable[tuple[Path, str]],
     call: Mapping[str, Any],
-    stems: Mapping[Path, str],
     output: Path,
 ) -> Iterator[Result]:
-    """Explain and save one picture after the other; a bad one costs nothing but itself."""
-    for image in images:
+    """Explain and save one picture after the other; a bad one costs nothing but itself.
+
+    Each comes with what its files' names begin with.
+    """
+    from analyzer.archive import save
+
+    for image, stem in images:
         try:
             explained = loaded.explain(image, **call)
         except InputError as error:
             yield Result(image, error=str(error))
             continue
-        named = [_named(e, image, stems[image]) for e in explained.values()]
-        yield Result(image, tuple(_map_entry(e, e.save(output)) for e in named))
+        entries = (_map_entry(e, save(e, output, [stem])) for e in explained.values())
+        yield Result(image, tuple(entries))
 
 
 def _show(result: Result, form: str) -> None:
@@ -171,7 +180,12 @@ def _conclude(finished: Sequence[Result], form: str, loaded: Analyzer) -> ExitCo
     if form == "json":
         document = {
             "schema_version": SCHEMA_VERSION,
-            "model": {"name": loaded.name, "sha256": loaded.sha256, "provider": loaded.provider},
+            "model": {
+                "name": loaded.name,
+                "sha256": loaded.sha256,
+                "provider": loaded.provider,
+                "provider_reason": loaded.device_reason,
+            },
             "images": [result.as_dict() for result in finished],
         }
         put_json(document, indent=2)
@@ -217,27 +231,3 @@ def _target(target: Mapping[str, Any], classes: bool) -> str:
     label, index, score = target["label"], str(target["index"]), target["score"]
     number = f"{index}, " if classes and label.partition(" ")[0] != index else ""
     return f"{label} ({number}score {nan if score is None else score:.4g})"
-
-
-def _named(explanation: Explanation, image: Path, stem: str) -> Explanation:
-    """The same explanation; where two pictures share a name, with the one its files get."""
-    if stem == image.stem:
-        return explanation
-    pictures = tuple(replace(p, name=f"{stem}{image.suffix}") for p in explanation.pictures)
-    return replace(explanation, pictures=pictures)
-
-
-def _stems(images: Sequence[Path]) -> dict[Path, str]:
-    """A name for the files of each picture: its stem, numbered where another has it already."""
-    stems: dict[Path, str] = {}
-    taken: set[str] = set()
-    for image in images:
-        stem = image.stem
-        for number in itertools.count(2):
-            key = re.sub(r"[^a-z0-9_]+", "-", stem.casefold())
-            if key not in taken:
-                break
-            stem = f"{image.stem[:50]}-{number}"
-        taken.add(key)
-        stems[image] = stem
-    return stems

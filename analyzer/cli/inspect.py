@@ -164,6 +164,7 @@ def _layers(loaded: Analyzer, explained: str | None) -> list[dict[str, Any]]:
     others = [layer for layer in reversed(layers) if not layer.default]
     return [
         {
+            "index": layer.index,
             "path": layer.path,
             "tensor": layer.tensor,
             "shape": list(layer.shape),

@@ -16,7 +16,7 @@ def put_text(findings: Mapping[str, Any]) -> None:
     heading(f"{findings['model']}  sha256 {findings['sha256'][:16]}…")
     put_table(_rows(findings))
     if findings["layers"] is not None:
-        heading("Layers for a CAM, the default first")
+        heading("Layers for a CAM, the default first: index, path, tensor")
         put_table(_layer(layer) for layer in findings["layers"])
     heading("Operators")
     put_table((o["operator"], o["count"], o["verdict"]) for o in findings["operators"])
@@ -33,9 +33,14 @@ def _put_activations(activations: Mapping[str, Any]) -> None:
 
 
 def _layer(layer: Mapping[str, Any]) -> tuple[str, ...]:
-    stride = f"stride {_shape(layer['stride'])}"
-    names = (_cut(layer["path"]), _cut(layer["tensor"]))
+    steps = layer["stride"]
+    stride = f"stride {_shape(None if steps is None else map(_step, steps))}"
+    names = (str(layer["index"]), _cut(layer["path"]), _cut(layer["tensor"]))
     return *names, _shape(layer["shape"]), stride, "default" if layer["default"] else ""
+
+
+def _step(pixels: float) -> str:
+    return f"{pixels:.3g}" if isinstance(pixels, float) else str(pixels)
 
 
 def _cut(name: str) -> str:

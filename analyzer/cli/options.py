@@ -67,7 +67,8 @@ device = click.option(
 )
 layer = click.option(
     "--layer",
-    help="Feature map of the CAM methods, as 'inspect' lists it; default: the last before pooling.",
+    help="Feature map of the CAM methods: its path, tensor or index, as 'inspect' lists them; "
+    "default: the last before pooling.",
 )
 explained = click.option(
     "--of",

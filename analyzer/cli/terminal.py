@@ -47,6 +47,12 @@ def say(message: object) -> None:
     click.echo(printable(message), err=True, color=colors_wanted())
 
 
+def say_device(asked: str, reason: str) -> None:
+    """What "auto" took and why, on stderr; nothing about a device that was asked for by name."""
+    if asked == "auto":
+        say(f"device auto: {reason}")
+
+
 def complain(message: object) -> None:
     """One line that says what went wrong, on stderr."""
     prefix = click.style("error:", fg="red", bold=True)

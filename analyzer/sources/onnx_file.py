@@ -14,11 +14,11 @@ from analyzer.sources import external_data
 MAX_MODEL_BYTES: Final = 2**31 - 1  # protobuf's limit for one message
 
 _OTHER_KINDS: Final = (
-    (0, b"PK\x03\x04", "a zip archive, such as PyTorch and Keras save"),
-    (0, b"\x89HDF\r\n", "an HDF5 file, such as Keras saves"),
-    (4, b"TFL3", "a TFLite model"),
-    (4, b"ORTM", "a model in the runtime's own .ort format"),
-    (0, b"\x80", "a pickle, such as PyTorch saves"),
+    (0, b"PK\x03\x04", "a zip archive, such as PyTorch and Keras save,"),
+    (0, b"\x89HDF\r\n", "an HDF5 file, such as Keras saves,"),
+    (4, b"TFL3", "a TFLite model,"),
+    (4, b"ORTM", "a model in the runtime's own .ort format,"),
+    (0, b"\x80", "a pickle, such as PyTorch saves,"),
     (0, b"version https://git-lfs", "a Git LFS pointer: the model itself was not downloaded,"),
     (0, b"<", "an HTML or XML page: the download probably failed,"),
 )
@@ -41,6 +41,13 @@ class OpenedModel:
     path: Path | None
     sha256: str
     external: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file and its external data files."""
+        if self.path is None:
+            return ()
+        return self.path, *(self.path.resolve().parent / name for name in self.external)
 
 
 def from_proto(model: onnx.ModelProto) -> OpenedModel:

@@ -44,7 +44,7 @@ def together(subject: Subject) -> Outcome:
     outputs is what `Analyzer.batch` has proven.
 
     Raises:
-        NotRunError: One image at a time is all that the model takes.
+        NotRunError: One image at a time is all that the model takes, or an output is not finite.
     """
     loaded, fixed = subject.loaded, subject.fixed_batch
     if fixed == 1:
@@ -63,6 +63,8 @@ def together(subject: Subject) -> Outcome:
         for name in kept:
             apart[name].append(alone[name][i])
     figure = max(distance.of_outputs(list(joint[name]), apart[name]) for name in kept)
+    if figure <= SAME_KERNELS:
+        distance.must_be_finite({name: [joint[name]] for name in kept}, "the outputs")
     lists = len(kept) < len(joint)  # then `Analyzer` runs images apart for that reason alone
     sound = fixed is not None or loaded.batch == "free" or lists
     return Outcome(figure, SAME_KERNELS, loaded.batch_reason, sound)
@@ -76,7 +78,11 @@ def _one_row_an_image(subject: Subject) -> list[str]:
 
 
 def _compare(subject: Subject, device: Device, level: Optimization) -> Outcome:
-    """What the optimised CPU finds against another run's on which its decisions are imposed."""
+    """What the optimised CPU finds against another run's on which its decisions are imposed.
+
+    Raises:
+        NotRunError: A map or score is not finite.
+    """
     model = subject.explanation
     deciding = decisions(model)
     compared = [o.name for o in model.graph.output if o.name.startswith(("map/", "score/"))]
@@ -95,6 +101,9 @@ def _compare(subject: Subject, device: Device, level: Optimization) -> Outcome:
         found.append([given[name] for name in compared])
     pairs = zip(zip(*found, strict=True), zip(*expected, strict=True), strict=True)
     figure = max(distance.of_gradients(ours, theirs) for ours, theirs in pairs)
+    if figure <= OTHER_KERNELS:
+        own = dict(zip(compared, zip(*expected, strict=True), strict=True))
+        distance.must_be_finite(own, "the maps or scores")
     return Outcome(figure, OTHER_KERNELS, _note(flipped))
 
 

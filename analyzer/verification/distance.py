@@ -1,9 +1,10 @@
 """How far two arrays are apart, as the bars mean it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from analyzer.verification.result import NotRunError
 from analyzer.verification.subject import Array
 
 
@@ -15,6 +16,28 @@ def of_outputs(found: Sequence[Array], expected: Sequence[Array]) -> float:
 def of_gradients(found: Sequence[Array], expected: Sequence[Array]) -> float:
     """‖Δ‖ / ‖g‖, of arrays that belong together: one that is nearly zero has no scale itself."""
     return _ratio(found, expected, lambda flat: float(np.linalg.norm(flat)))
+
+
+def must_be_finite(found: Mapping[str, Sequence[Array]], what: str) -> None:
+    """Agreement of values that are not finite says nothing.
+
+    Args:
+        found: Arrays by their tensor's name.
+        what: What they are, for the message.
+
+    Raises:
+        NotRunError: Some hold NaN or infinity.
+    """
+    spoilt = [
+        name
+        for name, arrays in found.items()
+        if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f")
+    ]
+    if spoilt:
+        raise NotRunError(
+            f"{what} are not finite: {', '.join(map(repr, spoilt))}; see whether the file and its "
+            "preprocessing are right"
+        )
 
 
 def _ratio(

@@ -59,7 +59,7 @@ class Subject:
         pictures = _smallest_pictures(loaded)
         _ = loaded.batch  # its proof may exchange the model for one with a fixed batch
         explained = loaded.explained(output)
-        layer = layer or explained.default_layer
+        layer = next(iter(explained.layer_names(layer)), explained.default_layer)
         with rewriting(loaded.name):
             explanation = gr.explanation_model(
                 loaded.model,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from analyzer import Explanation, UsageError
+from analyzer.archive import file_stems, save
 from analyzer.geometry import Geometry
 from analyzer.pictures import Picture
 from graph_rewrites.coverage import ActivationRule, Coverage
@@ -147,6 +148,12 @@ def test_npz_is_read_without_pickle(tmp_path):
     assert meta["schema"] == 1
 
 
+def test_the_folder_of_a_single_file_is_made(tmp_path):
+    path = tmp_path / "new" / "deeper" / "e.npz"
+    assert explanation().save(path) == [path]
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_folder_gets_the_pictures(tmp_path):
     e = explanation(2, names=["cat.png", "dog.jpeg"])
     written = e.save(tmp_path / "new" / "out")
@@ -178,6 +185,9 @@ def test_folder_names_targets_and_signed_maps(tmp_path):
         (["<script>.png"], ["script"]),
         (["a.png", "a-1.png", "a.jpg"], ["a", "a-1", "a-2"]),
         (["x" * 300 + ".png"], ["x" * 60]),
+        (["x" * 60 + "a", "x" * 60 + "b"], ["x" * 60, "x" * 58 + "-1"]),
+        (["\u043a\u043e\u0442.png", "image.png"], ["image", "image-1"]),
+        (["cat.jpg", "cat!.jpg", "cat-1.png"], ["cat", "cat-1", "cat-1-1"]),
     ],
 )
 def test_file_names_are_safe_and_unique(tmp_path, names, stems):
@@ -192,7 +202,39 @@ def test_places_that_cannot_be_written(tmp_path):
     with pytest.raises(UsageError):
         explanation().save(tmp_path / "file" / "out")
     with pytest.raises(UsageError):
-        explanation().save(tmp_path / "none" / "e.npz")
+        explanation().save(tmp_path / "file" / "e.npz")
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 59 + "!b", "-a b-", "con.png", "\u043a\u043e\u0442", "x" * 300]
+)
+def test_a_stem_stays_what_it_is(name):
+    (stem,) = file_stems([name])
+    assert file_stems([f"{stem}.png"]) == [stem]
+
+
+def test_a_caller_can_say_how_the_files_begin(tmp_path):
+    written = save(explanation(1, names=["a.png"]), tmp_path, ["a-7"])
+    assert written[0].name == "a-7.grad_cam.npz"
+    assert Explanation.load(written[0]).names == ("a.png",)
+
+
+def test_one_of_several_layers_says_so_in_its_names(tmp_path):
+    e = explanation(1, targets=2, names=["a.png"], mark="layer4-1")
+    names = {path.name for path in e.save(tmp_path)}
+    assert {"a.grad_cam.layer4-1.npz", "a.grad_cam.layer4-1.1.overlay.png"} <= names
+    assert Explanation.load(tmp_path / "a.grad_cam.layer4-1.npz").mark == "layer4-1"
+
+
+def test_an_archive_without_a_mark_is_read(tmp_path):
+    path = tmp_path / "old.npz"
+    explanation().save(path)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    meta = json.loads(str(arrays["meta"]))
+    del meta["mark"]
+    np.savez(path, **{**arrays, "meta": np.array(json.dumps(meta))})
+    same(explanation(), Explanation.load(path))
 
 
 def pickled(path):

@@ -4,8 +4,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import graph_rewrites as gr
 from analyzer.errors import ModelRejectedError
 from analyzer.image_input import find_image_input, model_inputs
+from tests.analyzer.small_models import cnn
 
 
 def model(shape, dtype=TensorProto.FLOAT, nodes=None, extra=(), initializer=()) -> onnx.ModelProto:
@@ -59,10 +61,33 @@ def test_other_inputs_are_refused(shape):
     assert caught.value.exit_code == 4
 
 
+MASK = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1])]
+
+
 def test_a_second_input_is_refused_by_name():
-    extra = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1])]
     with pytest.raises(ModelRejectedError, match="'x', 'mask'"):
-        find_image_input(model((1, 3, 8, 8), extra=extra))
+        find_image_input(model((1, 3, 8, 8), extra=MASK))
+
+
+def test_no_input_is_refused():
+    without = model((1, 3, 8, 8))
+    del without.graph.input[:]
+    with pytest.raises(ModelRejectedError, match=r"^m\.onnx: it has no input") as caught:
+        find_image_input(without, name="m.onnx")
+    assert "bind" not in str(caught.value)
+
+
+@pytest.mark.parametrize("objective", ["class", "similarity"])
+def test_an_explanation_model_is_no_original(objective):
+    built = gr.explanation_model(cnn(), "saliency", objective=objective)
+    with pytest.raises(ModelRejectedError, match=r"^m\.onnx: .*explanation model.* the original"):
+        find_image_input(built, name="m.onnx")
+
+
+def test_refusals_name_the_file():
+    for refused in (model((1, 10)), model((1, 3, 8, 3)), model((1, 3, 8, 8), extra=MASK)):
+        with pytest.raises(ModelRejectedError, match=r"^m\.onnx: "):
+            find_image_input(refused, name="m.onnx")
 
 
 def test_open_channels_are_refused():

@@ -138,7 +138,8 @@ def test_several_targets_of_a_network_that_works_along_the_images():
         '<ir_version: 8, opset_import: ["": 18]> g (float[N,3,8,8] x) => (float[N,5] y) '
         "<int64 zero = {0}, int64 one = {1}, int64[1] axis = {1}, int64[2] sides = {2, 3}> {"
         "map = Conv<strides=[4,4]>(x, w) relu = Relu(map) "
-        "mean = ReduceMean<keepdims=0>(relu, sides) best = ArgMax<axis=1>(mean) count = Shape<end=1>(best) n = Squeeze(count) "
+        "mean = ReduceMean<keepdims=0>(relu, sides) best = ArgMax<axis=1>(mean) "
+        "count = Shape<end=1>(best) n = Squeeze(count) "
         "images = Range(zero, n, one) rows = Unsqueeze(images, axis) "
         "index = Concat<axis=1>(rows, best) kept = GatherND(relu, index) "
         "flat = Flatten(kept) y = MatMul(flat, v) }"

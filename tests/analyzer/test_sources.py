@@ -51,7 +51,7 @@ def test_a_proto_is_copied():
     [
         (b"", "empty"),
         (b"<!DOCTYPE html><html></html>", "HTML"),
-        (b"PK\x03\x04" + b"\0" * 50, "zip"),
+        (b"PK\x03\x04" + b"\0" * 50, "zip archive, such as PyTorch and Keras save, no ONNX model"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, "HDF5"),
         (b"\x1c\0\0\0TFL3" + b"\0" * 50, "TFLite"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "LFS"),

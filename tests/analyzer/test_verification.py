@@ -289,6 +289,18 @@ def test_what_the_evaluator_does_not_know_is_not_judged(errors: list) -> None:
     assert "shapes differ" in note(found, "gradient/layer")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_are_said_first(value: float) -> None:
+    model = cnn()
+    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "b3"]
+    bias.CopyFrom(numpy_helper.from_array(np.full(5, value, np.float32), "b3"))
+    found = verify(analyzer.load(model), directions=1)
+    for check in found.checks[:2]:
+        assert check.verdict == "not run"
+        assert check.note.startswith("the file's own outputs are not finite: 'prob'")
+    assert "ok" not in verdicts(found).values()
+
+
 def test_progress_is_told() -> None:
     told: list[str] = []
     verify(analyzer.load(cnn()), directions=2, progress=told.append)

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from analyzer import Analyzer
 from analyzer.session import provider_report
 from tests.analyzer.cli.conftest import OPSET, SIZE, Answer, classifier
 
@@ -228,6 +229,22 @@ def test_an_output_below_a_file(call: Call, model: Path, tmp_path: Path, verb: s
     answer = call(verb, *([model] if verb == "compile" else []), "-o", file / "out")
     assert answer.is_one_error(2)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("verb", "name"), [("compile", "x.onnx"), ("explain", "x.npz")])
+def test_a_folder_where_a_file_is_written(
+    call: Call, model: Path, picture: Path, tmp_path: Path, verb: str, name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def late(*_: object, **__: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(Analyzer, verb, late)
+    folder = tmp_path / name
+    folder.mkdir()
+    answer = call(verb, model, *([picture] if verb == "explain" else []), "-o", folder)
+    assert answer.is_one_error(2)
+    assert "it is a folder" in answer.err
 
 
 def test_a_write_that_fails_leaves_nothing(

@@ -51,6 +51,8 @@ def test_the_layer_can_be_chosen(call: Call, model: Path) -> None:
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["layer"] == "conv"
     assert call("verify", model, "--layer", "nowhere").is_one_error(2)
+    answer = call("verify", model, "--quick", "--layer", "0", "--format", "json")
+    assert json.loads(answer.out)["layer"] == "conv"
 
 
 def test_an_error_is_a_finding(call: Call, bad: Path) -> None:
