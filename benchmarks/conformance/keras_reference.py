@@ -35,7 +35,7 @@ class KerasReference:
     """
 
     spatial_axes = (1, 2)
-    kinks = frozenset({"relu", "clip"})
+    kinks = frozenset({"relu", "clip", "max"})
     of: str | None = None  # the scores have to be found
 
     def __init__(self, member: str) -> None:
@@ -149,7 +149,7 @@ def _outputs(net: keras.Model) -> list[keras.KerasTensor]:
 
 
 class _Kinks:
-    """Every ReLU that TensorFlow runs, seen and, where asked for, replaced."""
+    """Every ReLU and max-pool that TensorFlow runs, seen and, where asked for, replaced."""
 
     def __init__(self, rule: str, replay: Sequence[Kink] | None, *, hard: bool) -> None:
         self.seen: list[Kink] = []
@@ -159,13 +159,33 @@ class _Kinks:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within this context Keras's layers call the functions below."""
-        relu, relu6 = tf.nn.relu, tf.nn.relu6
+        relu, relu6, max_pool = tf.nn.relu, tf.nn.relu6, tf.nn.max_pool
+        tf.nn.max_pool = self._max_pool
         tf.nn.relu = lambda x, name=None: self._rectify(x, "relu", np.inf)
         tf.nn.relu6 = lambda x, name=None: self._rectify(x, "clip", 6.0)
         try:
             yield
         finally:
-            tf.nn.relu, tf.nn.relu6 = relu, relu6
+            tf.nn.relu, tf.nn.relu6, tf.nn.max_pool = relu, relu6, max_pool
+
+    def _max_pool(
+        self, x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str, layout: str
+    ) -> tf.Tensor:
+        """TensorFlow counts maxima through (N, H, W, C), ONNX through (N, C, H, W)."""
+        (n, h, w, c), padding = x.shape, padding.upper()
+        assert layout == "NHWC", layout
+        places = np.arange(n * h * w * c)
+        if self._replay is None:
+            _, taken = tf.nn.max_pool_with_argmax(
+                tf.stop_gradient(x), size, strides, padding, include_batch_in_index=True
+            )
+            states = np.moveaxis(places.reshape(n, c, h, w), 1, -1).reshape(-1)[taken.numpy()]
+            state = np.moveaxis(states, -1, 1)
+        else:
+            state = next(self._replay).state
+        self.seen.append(Kink("max", state))
+        sources = np.moveaxis(places.reshape(n, h, w, c), -1, 1).reshape(-1)[state]
+        return tf.gather(tf.reshape(x, [-1]), np.moveaxis(sources, 1, -1))
 
     def _rectify(self, x: tf.Tensor, kind: str, top: float) -> tf.Tensor:
         shape = tuple(x.shape)
