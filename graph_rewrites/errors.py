@@ -42,6 +42,22 @@ class UnsupportedOperatorError(ModelError):
 class UnknownShapeError(ModelError):
     """A shape that a rewrite needs is not known."""
 
+    @classmethod
+    def of(cls, tensor: str, writer: object | None, foreign: object | None) -> UnknownShapeError:
+        """Name a tensor of unknown rank, its writer, and the custom operator that hides the rank.
+
+        The last two are None where there are none.
+        """
+        written = f", written by {writer}," if writer else ""
+        if not foreign:
+            remedy = "declare the shapes of the model's inputs and run onnx.shape_inference"
+            return cls(f"the rank of tensor {tensor!r}{written} is unknown; {remedy}")
+        behind = "" if foreign is writer else f" behind {foreign}"
+        return cls(
+            f"the rank of tensor {tensor!r}{written} is unknown{behind}; use the model as it was "
+            "before it got operators that are not ONNX's own"
+        )
+
 
 class SeveralTargetsError(ModelError):
     """Several targets of one image cannot share a forward pass of this graph."""

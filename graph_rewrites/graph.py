@@ -113,13 +113,7 @@ class Graph:
         shape = self.shape(tensor)
         if shape is None:
             writer = self.producer(tensor)
-            remedy = "declare the shapes of the model's inputs and run onnx.shape_inference"
-            if writer and writer.domain:
-                remedy = "use the model as it was before it got operators that are not ONNX's own"
-            raise UnknownShapeError(
-                f"the rank of tensor {tensor!r}{f', written by {writer},' if writer else ''} is "
-                f"unknown; {remedy}"
-            )
+            raise UnknownShapeError.of(tensor, writer, writer and writer.foreign_source())
         return shape
 
     def is_float(self, tensor: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,19 @@ class Node:
     def shape(self, tensor: str) -> Shape | None:
         """Shape of a tensor of the node's graph, None where even its rank is unknown."""
         return self.graph.shape(tensor)
+
+    def foreign_source(self) -> Node | None:
+        """The nearest custom operator, this one or before it, that leaves the rank unknown here."""
+        pending, seen = deque[Node]([self]), set[Node]()
+        while pending:
+            node = pending.popleft()
+            if node.domain:
+                return node
+            if node not in seen:
+                seen.add(node)
+                writers = (self.graph.producer(i) for i in node.inputs if self.shape(i) is None)
+                pending.extend(writer for writer in writers if writer is not None)
+        return None
 
     def constant(self, tensor: str) -> np.ndarray | None:
         """Value of a constant tensor of the node's graph, None where it is not constant."""

@@ -9,14 +9,15 @@ The passes, in order; each is a file:
 5. `decompose`: operators that the runtime fused (`fused`) or quantised (`integer`, `dynamic`), and
    those that are compositions of older ones (`composites`, `attention`), are expressed by standard
    ones; recurrent ones get the time in front (`recurrent`).
-6. `branches`: an If whose condition is known becomes the branch that it takes.
-7. `inference_mode`: Dropout goes; batch statistics are refused.
-8. `identities`: Identity goes.
-9. `padding`: every window names its own pads.
-10. `views`: strided views that keep the order of the numbers become Reshapes.
-11. `batch`: a fixed batch becomes symbolic where images provably stay apart.
-12. `folding`: what depends on no image is computed.
-13. `widening`: 16-bit arithmetic becomes float32.
+6. `inference_mode`: Dropout goes; batch statistics are refused.
+7. `identities`: Identity goes.
+8. `folding`: what depends on no image is computed; sizes do not count as known yet.
+9. `branches`: an If whose condition is known becomes the branch that it takes; 5 to 8 go over it.
+10. `padding`: every window names its own pads.
+11. `views`: strided views that keep the order of the numbers become Reshapes.
+12. `batch`: a fixed batch becomes symbolic where images provably stay apart.
+13. `folding` and `views` again: now sizes count as known.
+14. `widening`: 16-bit arithmetic becomes float32.
 
 The outputs of the canonical model equal the original's, for every image. Tensors that still exist
 keep their names. What was done is stamped into the model's metadata: see `canonical_facts`.
@@ -103,13 +104,16 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
     lift_constants(light, bulk)  # those that the converter made
     graph = Graph(light, bulk)
     decompose(graph, DECOMPOSED)
+    settle_inference_mode(graph)
+    rewritten = before - {node.op_type for node in graph.nodes}
+    remove_identities(graph)
+    fold_constants(graph, shapes=False)
     if resolve_branches(graph):
         decompose(graph, DECOMPOSED)  # what was inside
-    settle_inference_mode(graph)
-    rewritten = before - {node.op_type for node in graph.nodes} - {"If"}
-    remove_identities(graph)
+        settle_inference_mode(graph)
+        remove_identities(graph)
+        fold_constants(graph, shapes=False)
     make_pads_explicit(graph)
-    fold_constants(graph, shapes=False)
     straighten_views(graph)
     reached = free_batch(graph) if batch == "free" else "keep"
     fold_constants(graph)

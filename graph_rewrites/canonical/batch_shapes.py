@@ -94,6 +94,7 @@ def _resolved(
 ) -> list[int | None]:
     """The dimensions that a Reshape gives at the fixed batch, None where they are not known."""
     dims = [size * entry.block if isinstance(entry, Batch) else entry for entry in target]
+    dims = [dim if isinstance(dim, int) else None for dim in dims]
     for at, entry in enumerate(dims):
         if entry == 0 and copies:
             dims[at] = source[at] if isinstance(source[at], int) else None

@@ -78,10 +78,8 @@ def _computed(
     graph: Graph, sizes: Values, known: Mapping[str, np.ndarray], node: Node
 ) -> np.ndarray | None:
     """What a node computes, from the sizes that are known; None where it cannot be told."""
-    if sizes.visit(node):
-        numbers, value = sizes.numbers(node.output), sizes.get(node.output)
-        if numbers is not None and value is not None:
-            return np.array(numbers, np.int64).reshape(value.shape)
+    if sizes.visit(node) and (told := sizes.array(node.output)) is not None:
+        return told
     feeds = {name: _value(graph, known, name) for name in node.inputs if name}
     given = {name: value for name, value in feeds.items() if value is not None}
     if len(given) < len(feeds) or not feeds:

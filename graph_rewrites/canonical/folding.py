@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto
 
 from graph_rewrites.canonical.evaluation import evaluate
+from graph_rewrites.canonical.open_sizes import spell_out_sizes
 from graph_rewrites.canonical.values import Values
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
@@ -50,7 +51,7 @@ def fold_constants(graph: Graph, shapes: bool = True) -> None:
         shapes: whether the fixed dimensions of tensors count as known. They must not while the
             batch is still fixed: it would be folded in.
     """
-    while _fold_known(graph, shapes):
+    while _fold_known(graph, shapes) or (shapes and spell_out_sizes(graph)):
         graph.infer()  # sizes that were computed are known now, and may tell others
 
 
@@ -65,7 +66,7 @@ def _fold_known(graph: Graph, shapes: bool) -> bool:
             continue
         result = _computed(graph, node)
         if result is None and shapes and values.visit(node):
-            result = _told(graph, values, node.output)
+            result = values.array(node.output)
         if result is not None:
             graph.add_initializer(node.output, result)
             folded.append(node)
@@ -136,14 +137,6 @@ def _item_bytes(elem_type: int) -> int:
 
 def _only(graph: Graph, name: str, node: Node) -> bool:
     return graph.consumers(name) == [node] and name not in graph.outputs
-
-
-def _told(graph: Graph, values: Values, tensor: str) -> np.ndarray | None:
-    numbers, value = values.numbers(tensor), values.get(tensor)
-    if numbers is None or value is None:
-        return None
-    dtype = np.int32 if graph.type(tensor).elem_type == TensorProto.INT32 else np.int64
-    return np.array(numbers, dtype).reshape(value.shape)
 
 
 _INTEGERS = frozenset(

@@ -19,6 +19,7 @@ from graph_rewrites.canonical.functions import (
     require_known_operators,
 )
 from graph_rewrites.canonical.inference_mode import refuse_old_training
+from graph_rewrites.canonical.young_attributes import drop_young_attributes
 from graph_rewrites.errors import ModelError
 
 LOWEST, HIGHEST, IR_VERSION = 18, 21, 10
@@ -42,7 +43,9 @@ def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     refuse_old_training(model, version)
     model.ir_version = max(model.ir_version, IR_VERSION)
     if version > HIGHEST:
-        model = _convert(expand_young_operators(model, HIGHEST), HIGHEST)
+        model = expand_young_operators(model, HIGHEST)
+        drop_young_attributes(model)
+        model = _convert(model, HIGHEST)
     elif version < (lowest := HIGHEST if _quantises_early(model) else LOWEST):
         model = _convert(model, lowest)
     model.ir_version = IR_VERSION

@@ -1,17 +1,19 @@
 """What small integer tensors (shapes, axes, sizes) hold, as far as it can be told without an image.
 
-A value is an array of entries: a number; a `Batch` for a multiple of the number of images; None for
-a number that is not known but is the same for any number of images. Following shape arithmetic on
-such arrays shows, for instance, that `Reshape(x, Concat(Shape(x)[:1], [-1]))` keeps the batch.
+A value is an array of entries: a number; a `Batch` for a multiple of the number of images; a
+`Symbol` for an open size that has a name; None for a number that is not known. The last two are the
+same for any number of images, where that is fixed. Following shape arithmetic on such arrays shows,
+for instance, that `Reshape(x, Concat(Shape(x)[:1], [-1]))` keeps the batch.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from onnx import TensorProto
 
 from graph_rewrites.graph import Graph
@@ -22,6 +24,7 @@ Value = np.ndarray
 
 _LARGEST = 64  # longer tensors hold no shapes
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32})
+_FOLLOWED = _INTEGERS | {TensorProto.BOOL}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,14 @@ class Batch:
     block: int = 1
 
 
-Entry = int | Batch | None
+@dataclass(frozen=True)
+class Symbol:
+    """The entry that stands for a dimension of this name."""
+
+    name: str
+
+
+Entry = int | Batch | Symbol | None
 
 
 class Values:
@@ -42,12 +52,12 @@ class Values:
         self._known: dict[str, Value] = {}
 
     def get(self, tensor: str) -> Value | None:
-        """The entries of `tensor`; None where it holds no integers or their number is unknown."""
+        """The entries of `tensor`; None for fractions, and where their number is unknown."""
         if tensor in self._known:
             return self._known[tensor]
         known = self._graph.type(tensor)
         dims = [dim for dim in known.shape or () if isinstance(dim, int)]
-        if known.elem_type not in _INTEGERS or known.shape is None or len(dims) < len(known.shape):
+        if known.elem_type not in _FOLLOWED or known.shape is None or len(dims) < len(known.shape):
             return None
         if len(dims) > 1 or np.prod(dims, dtype=int) > _LARGEST:
             return None
@@ -60,6 +70,15 @@ class Values:
         if value is None or not all(isinstance(entry, int) for entry in value.reshape(-1)):
             return None
         return [int(entry) for entry in value.reshape(-1)]
+
+    def array(self, tensor: str) -> np.ndarray | None:
+        """`tensor` itself where all its entries are numbers, else None."""
+        numbers, value = self.numbers(tensor), self.get(tensor)
+        if numbers is None or value is None:
+            return None
+        elem_type = self._graph.type(tensor).elem_type or TensorProto.INT64
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+        return np.array(numbers, dtype).reshape(value.shape)
 
     def counts_images(self, tensor: str) -> bool:
         """Whether `tensor` is known to hold the number of images."""
@@ -96,14 +115,13 @@ class Values:
         shape = self._graph.shape(node.input(0))
         if shape is None:
             raise ValueError(node.input(0))
-        entries = [dim if isinstance(dim, int) else None for dim in shape]
-        value = _array(entries)
+        value = _array([Symbol(dim) if isinstance(dim, str) else dim for dim in shape])
         if batch_axis is not None:
             value[batch_axis] = Batch(block)
         return value[slice(node.attr("start", 0), node.attr("end"))]
 
 
-def _array(entries: list[int | None]) -> Value:
+def _array(entries: Sequence[Entry]) -> Value:
     value = np.empty(len(entries), object)
     value[:] = entries
     return value
@@ -137,6 +155,10 @@ def _squeeze(node: Node, data: Value, axes: Value | None = None) -> Value:
     return data.reshape(()) if data.size == 1 else _fail()
 
 
+def _reshape(node: Node, data: Value, shape: Value) -> Value:
+    return data.reshape(_ints(shape)) if shape.size <= 1 and 0 not in shape else _fail()
+
+
 def _same(node: Node, data: Value) -> Value:
     return data if node.attr("to", TensorProto.INT64) in _INTEGERS else _fail()
 
@@ -162,8 +184,28 @@ def _arithmetic(
             return _fail_entry()
         return compute(a, b) if isinstance(a, int) and isinstance(b, int) else None
 
-    def apply(node: Node, a: Value, b: Value) -> Value:
-        return np.asarray(np.frompyfunc(entry, 2, 1)(a, b), object)
+    return _elementwise(entry)
+
+
+def _is_equal(a: Entry, b: Entry) -> Entry:
+    if None not in (a, b):
+        if a == b or (isinstance(a, int) and isinstance(b, int)):
+            return a == b
+        if any(isinstance(entry, int) and entry < 0 for entry in (a, b)):
+            return False  # no size is negative
+    return _unknown(a, b)
+
+
+def _chosen(condition: Entry, a: Entry, b: Entry) -> Entry:
+    if isinstance(condition, int):
+        return a if condition else b
+    return a if a == b else _unknown(a, b)
+
+
+def _elementwise(function: Callable[..., Entry]) -> Callable[..., Value]:
+    def apply(node: Node, *operands: Value) -> Value:
+        entries = np.frompyfunc(function, len(operands), 1)(*operands)
+        return np.asarray(entries, object)
 
     return apply
 
@@ -180,6 +222,11 @@ def _commutative(apply: Callable[..., Value]) -> Callable[..., Value]:
 
 def _fail_entry() -> Entry:
     raise ValueError
+
+
+def _unknown(*operands: Entry) -> Entry:
+    """The entry for what these do not tell, which no number of images may decide."""
+    return _fail_entry() if any(isinstance(entry, Batch) for entry in operands) else None
 
 
 def _multiply_block(block: int, number: int) -> int:
@@ -207,6 +254,9 @@ _OPERATORS: dict[str, Callable[..., Value]] = {
     "Concat": _concat,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
+    "Reshape": _reshape,
+    "Equal": _elementwise(_is_equal),
+    "Where": _elementwise(_chosen),
     "Cast": _same,
     "Identity": _same,
     "Add": _commutative(_arithmetic(operator.add)),

@@ -61,8 +61,9 @@ def _contiguous_tail(graph: Graph, node: Node, source: str) -> list[int] | None:
     tails = set()
     for batch in (shape[0],) if isinstance(shape[0], int) else _BATCHES:
         index = _evaluate(graph, part, node.input(1), shape[0], batch)
-        in_order = np.arange(batch * prod(fixed)).reshape(index.shape if index.size else -1)
-        if index.ndim == 0 or len(index) != batch or not np.array_equal(index, in_order):
+        if index.ndim == 0 or len(index) != batch or index.size != batch * prod(fixed):
+            return None
+        if not np.array_equal(index.reshape(-1), np.arange(index.size)):
             return None
         tails.add(index.shape[1:])
     return list(tails.pop()) if len(tails) == 1 else None

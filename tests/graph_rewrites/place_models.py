@@ -85,3 +85,54 @@ def embedder() -> onnx.ModelProto:
         w1=weight(6, 3, 3, 3),
         one=np.array([1]),
     )
+
+
+def _boxes_and_classes(out: str, tail: str, batch: str = "N") -> onnx.ModelProto:
+    """One level: 4 coordinates (`raw`) and 5 classes (`logits`) of 36 boxes, and `tail`."""
+    return graph_of(
+        f"""det (float[{batch}, 3, 12, 12] image) => ({out}) {{
+            c1 = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]>(image, w1)
+            trunk = Relu(c1)
+            both = Conv<kernel_shape=[1, 1]>(trunk, w2)
+            lined = Reshape(both, flat)
+            {tail}
+        }}""",
+        w1=weight(6, 3, 3, 3),
+        w2=weight(4 + CLASSES, 6, 1, 1),
+        flat=np.array([0, 4 + CLASSES, 36]),
+        sizes=np.array([4, CLASSES]),
+        eight=np.array(8, np.float32),
+        first=np.array([0]),
+        most=np.array([3]),
+        index=np.array(2),
+    )
+
+
+def decoded(link: str = "Sigmoid", tail: str = "") -> onnx.ModelProto:
+    """YOLOv8's form: decoded boxes over the probabilities, (N, 9, 36); `tail` makes another one."""
+    return _boxes_and_classes(
+        f"float[N, {4 + CLASSES}, 36] out",
+        tail
+        or f"""raw, logits = Split<axis=1>(lined, sizes)
+            scaled = Mul(raw, eight)
+            probable = {link}(logits)
+            out = Concat<axis=1>(scaled, probable)""",
+    )
+
+
+def chosen_boxes(batch: str = "N") -> onnx.ModelProto:
+    """torchvision's form: the boxes that are left, (M, 4), and their scores, (M)."""
+    return _boxes_and_classes(
+        "float[M, 4] boxes, float[M] scores",
+        """raw, logits = Split<axis=1>(lined, sizes)
+            probable = Sigmoid(logits)
+            corners = Transpose<perm=[0, 2, 1]>(raw)
+            kept = NonMaxSuppression(corners, probable, most)
+            rows = Gather<axis=1>(kept, index)
+            one = Squeeze(corners, first)
+            boxes = Gather<axis=0>(one, rows)
+            best = ReduceMax<axes=[1], keepdims=0>(probable)
+            each = Squeeze(best, first)
+            scores = Gather<axis=0>(each, rows)""",
+        batch,
+    )

@@ -167,6 +167,30 @@ def test_where_no_name_is_near_the_error_says_what_lists_them() -> None:
         resolve(named(NAMED), "quite another thing")
 
 
+def test_what_a_layer_is_called_and_counted_as_finds_it_again() -> None:
+    model = named({**NAMED, "a6": "/layer1/layer1.0/relu_1/Relu", "a7": "/g/Conv"})
+    maps = find_feature_maps(model)
+    assert [m.index for m in maps] == [-7, 1, 2, 3, 4, 5, 6]  # a path is called "0"
+    assert [m.name for m in maps] == [
+        "layer1.0.conv",
+        "a2",
+        "layer1.1.conv",
+        "layer10.conv",
+        "0",
+        "layer1.0.relu",
+        "a7",  # a tensor is called "g"
+    ]
+    for found in maps:
+        for name in (str(found.index), found.name):
+            assert resolve(model, name, maps).feature_map == found.tensor
+
+
+@pytest.mark.parametrize("name", ["5", "-6", "500"])
+def test_an_index_out_of_range_says_the_range(name: str) -> None:
+    with pytest.raises(UnknownTensorError, match="its layers are -5 to 4"):
+        resolve(named(NAMED), name)
+
+
 @pytest.mark.parametrize(
     ("name", "suggestion"),
     [

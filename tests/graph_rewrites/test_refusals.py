@@ -165,6 +165,13 @@ REFUSED = {
         weights={"w": np.ones(6, np.float32)},
         call={"wrt": "u"},
     ),
+    "a rank that a custom operator hides": Refusal(
+        f"{PICTURE} {{ [culprit] u = my.Odd(x) v = Relu(u) y = LayerNormalization(v, w) }}",
+        "my.Odd",
+        gr.UnknownShapeError,
+        weights={"w": np.ones(6, np.float32)},
+        call={"wrt": "u"},
+    ),
     "a size that must be fixed": Refusal(
         "(float[N, K, L] x) => (float[N, A, B, C] y) { [culprit] y = Col2Im(x, picture, block) }",
         "Col2Im",

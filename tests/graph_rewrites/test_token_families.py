@@ -1,8 +1,9 @@
-"""The default layer of transformers as timm builds them, exported by PyTorch."""
+"""The default layer of transformers as timm builds them, exported by PyTorch, both ways."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -33,16 +34,28 @@ FAMILIES: dict[str, tuple[dict[str, object], str, tuple[int, ...], tuple[int, in
 }
 
 
+# The older exporter writes size arithmetic in front of the class token.
+TORCHSCRIPT = ("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224")
+
+
 @pytest.mark.oracles
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_default(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "exporter"),
+    [(name, "dynamo") for name in FAMILIES] + [(name, "torchscript") for name in TORCHSCRIPT],
+)
+def test_default(name: str, exporter: Literal["dynamo", "torchscript"], tmp_path: Path) -> None:
     options, path, shape, tokens = FAMILIES[name]
-    found = _default(name, options, tmp_path)
+    found = _default(name, options, exporter, tmp_path)
     assert (found.path, found.shape[1:], found.tokens) == (path, shape, tokens)
 
 
-def _default(name: str, options: dict[str, object], folder: Path) -> FeatureMap:
+def _default(
+    name: str,
+    options: dict[str, object],
+    exporter: Literal["dynamo", "torchscript"],
+    folder: Path,
+) -> FeatureMap:
     from tests.oracles.torch_export import export
     from tests.oracles.torchvision_door import import_torchvision
 
@@ -51,6 +64,6 @@ def _default(name: str, options: dict[str, object], folder: Path) -> FeatureMap:
 
     net = timm.create_model(name, exportable=True, **options).eval()
     size = int(options.get("img_size", net.default_cfg["input_size"][1]))  # type: ignore[call-overload]
-    opened = open_canonical(export(net, folder / "net.onnx", size))
+    opened = open_canonical(export(net, folder / "net.onnx", size, exporter))
     (found,) = [m for m in find_feature_maps(opened) if m.default]
     return found

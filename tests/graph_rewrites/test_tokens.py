@@ -36,6 +36,7 @@ FAMILIES = (
     Family("class token (ViT)", t.class_token, "b1.norm1", 1),
     Family("two class tokens (DeiT)", lambda: t.class_token(2), "b1.norm1", 2),
     Family("class and register tokens (DINOv2)", lambda: t.class_token(5), "b1.norm1", 5),
+    Family("class token of the older exporter", t.older_exporter, "b0.norm1", 1),
     Family("average of the patches", t.average, "norm", 1),
     Family("class attention (CaiT)", t.class_attention, "ask.norm1", 1),
     Family("attention pool (SigLIP)", t.attention_pool, "norm", 0),

@@ -110,6 +110,22 @@ def class_token(count: int = 1) -> onnx.ModelProto:
     return classify(net, net.op("Gather", norm(net, x, "norm"), np.int64(0), axis=1))
 
 
+def older_exporter() -> onnx.ModelProto:
+    """ViT from PyTorch's older exporter: `flatten(2)`, and `expand(n, -1, -1)` as a choice."""
+    net = Net()
+    c = net.op("Conv", "x", net.draw(WIDTH, 3, 4, 4), kernel_shape=[4, 4], strides=[4, 4])
+    front = net.op("Slice", net.op("Shape", c), [0], [2], [0])
+    flat = net.op("Reshape", c, net.op("Concat", front, [-1], axis=0))
+    tokens = net.op("Transpose", flat, perm=[0, 2, 1])
+    count = net.op("Unsqueeze", net.op("Gather", net.op("Shape", tokens), np.int64(0)), [0])
+    asked = net.op("Reshape", net.op("Concat", count, [-1], [-1], axis=0), [-1])
+    size = net.op("Where", net.op("Equal", asked, [-1, -1, -1]), [1, 1, 1], asked)
+    lead = net.op("Expand", net.draw(1, 1, WIDTH), size)
+    x = net.op("Concat", lead, tokens, axis=1)
+    x = block(net, net.op("Add", x, net.draw(1, 1 + TOKENS, WIDTH)), "b0")
+    return classify(net, net.op("Gather", norm(net, x, "norm"), np.int64(0), axis=1))
+
+
 def average() -> onnx.ModelProto:
     """The class token is dropped, the patches are averaged."""
     net = Net()

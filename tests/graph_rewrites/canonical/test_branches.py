@@ -102,6 +102,30 @@ def test_a_condition_on_sizes(opset: int) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
+def test_a_condition_on_a_size_behind_pads_that_arithmetic_makes() -> None:
+    """As PyTorch's older exporter writes LocalResponseNorm: F.pad, a pool, squeeze."""
+    text = """g (float[N, 8, 6, 6] x) => (y) {
+        z = ConstantOfShape <value = int64[1] {0}> (two)
+        pads = Concat <axis = 0> (front, z)
+        r = Unsqueeze (x, axes)
+        p = Pad (r, pads)
+        q = AveragePool <kernel_shape = [3, 1, 1], count_include_pad = 1> (p)
+        s = Shape (q)
+        d = Gather <axis = 0> (s, one)
+        c = Equal (d, one)
+        y = If (c) <
+            then_branch = t () => (float v) { v = Squeeze (q, axes) },
+            else_branch = e () => (float v) { v = Identity (q) }
+        >
+    }"""
+    numbers = {"two": [2], "front": [0, 0, 1, 0, 0, 0, 0, 1], "axes": [1], "one": 1}
+    model = graph_of(text, **{name: np.array(value) for name, value in numbers.items()})
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 8, 6, 6])
+    model.graph.output[0].CopyFrom(output)
+    canonical = check(model, RNG.standard_normal((2, 8, 6, 6)).astype(np.float32))
+    assert canonical_facts(canonical)["rewritten"] == []
+
+
 def test_a_fixed_batch_is_freed_behind_a_branch_that_was_resolved() -> None:
     text = f"""g (float[1, 4] x) => (float[1, 4] y) {{
         r = Relu (x)

@@ -6,6 +6,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from graph_rewrites.canonical import canonical_facts, canonicalize
+from graph_rewrites.canonical.young_attributes import _YOUNG
 from graph_rewrites.errors import ModelError, UnsupportedOperatorError
 from tests.graph_rewrites.runtime import run, session
 from tests.graph_rewrites.samples import graph_of
@@ -118,6 +119,9 @@ def test_nodes_that_no_version_step_changed_are_taken_over_untouched():
     assert canonical.graph.quantization_annotation == model.graph.quantization_annotation
 
 
+_CONVERTED = {"Range": {"stash_type"}, "SpaceToDepth": {"mode"}}
+"""Young attributes that the converter itself drops, or refuses."""
+
 YOUNG = {
     "Swish": "y = Swish<alpha=1.5>(x)",
     "RMSNormalization": "y = RMSNormalization<axis=-1>(x, scale)",
@@ -145,6 +149,68 @@ def test_a_young_operator_without_a_body_is_refused_by_name():
         "operator BitCast (node 'raw bits', output 'y', opset 26) does not exist in opset "
         "21 and has no standard body; export the model with opset 21 or below"
     )
+
+
+def _quantised(opset: int, quantise: str, dequantise: str, out: str = "float") -> onnx.ModelProto:
+    return graph_of(
+        f"agraph (float[1,4] x) => ({out}[1,4] y) {{ r = Relu(x)  q = QuantizeLinear"
+        f"<output_dtype=2{quantise}>(r, s)  d = DequantizeLinear<{dequantise}>(q, s)"
+        "  y = Neg(d) }",
+        opset,
+        s=np.float32(0.01).reshape(()),
+    )
+
+
+def test_what_a_quantisation_says_for_clarity_is_dropped():
+    model = _quantised(23, ", precision=1", "output_dtype=1")
+    canonical = _agree(model, (1, 4))
+    onnx.checker.check_model(canonical, full_check=True)
+    assert [n.op_type for n in canonical.graph.node] == [n.op_type for n in model.graph.node]
+
+
+def test_a_quantisation_undone_in_another_type_gets_a_cast():
+    model = _quantised(23, "", "output_dtype=11", "double")
+    canonical = canonicalize(model)
+    onnx.checker.check_model(canonical, full_check=True)
+    kinds = [node.op_type for node in canonical.graph.node]
+    assert kinds == ["Relu", "QuantizeLinear", "DequantizeLinear", "Cast", "Neg"]
+    y = run(canonical, {"x": np.array([[-1, 0.011, 0.5, 9]], np.float32)})["y"]
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y, [[0, -0.01, -0.5, -2.55]], rtol=1e-6)
+
+
+def test_such_a_quantisation_in_a_branch_gets_its_cast_there():
+    model = graph_of(
+        "agraph (float[4] x, bool c) => (double[4] y) { q = QuantizeLinear(x, s)  y = If (c) <"
+        " then_branch = a () => (double[4] d) { d = DequantizeLinear<output_dtype=11>(q, s) },"
+        " else_branch = b () => (double[4] e) { e = Cast<to=11>(x) }> }",
+        24,
+        s=np.float32(0.01).reshape(()),
+    )
+    feeds = {"x": np.array([0.011, 0.5, 9, 0], np.float32), "c": np.array(True)}
+    y = run(canonicalize(model), feeds)["y"]
+    np.testing.assert_allclose(y, [0.01, 0.5, 2.55, 0], rtol=1e-6)
+
+
+def test_a_quantisation_that_divides_in_another_type_is_refused_by_name():
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        canonicalize(_quantised(23, ", precision=10", "axis=1"))
+    assert str(caught.value) == (
+        "operator QuantizeLinear (output 'q', opset 23) divides in FLOAT16, which is not known to "
+        "be the type of its scale 's'; quantise the model without 'precision'"
+    )
+
+
+def test_no_attribute_is_too_young_for_the_opset():
+    """Of every operator that both have, the installed onnx's attributes and those of opset 21."""
+    newest = onnx.defs.onnx_opset_version()
+    for schema in onnx.defs.get_all_schemas():
+        if schema.domain or not onnx.defs.has(schema.name, 21, ""):
+            continue
+        old = onnx.defs.get_schema(schema.name, 21, "")
+        young = set(onnx.defs.get_schema(schema.name, newest, "").attributes) - set(old.attributes)
+        handled = {_YOUNG.get(schema.name), *_CONVERTED.get(schema.name, ())}
+        assert old.deprecated or young <= handled, schema.name
 
 
 def test_an_unknown_operator_is_refused_by_name():
