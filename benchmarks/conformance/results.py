@@ -61,6 +61,7 @@ COLUMNS = (
     ("own, layer", "own_layer", "the same at the layer"),
     ("flips", "flips", "elements on another linear piece than in float64, over all pictures"),
     ("forced", "forced", "largest distance once the framework is held to the runtime's pieces"),
+    ("own, forced", "own_forced", "the same of the framework's own float32 gradient"),
     ("guided", "guided", "guided backpropagation, distance at the picture, held likewise"),
     ("deconvnet", "deconvnet", "deconvnet, the same"),
     ("build, s", "build", "canonical form and backward graph"),
