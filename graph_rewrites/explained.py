@@ -22,15 +22,18 @@ import onnx
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.errors import ModelError, UnknownShapeError, UnknownTensorError
 from graph_rewrites.graph import Graph
+from graph_rewrites.image_axis import (
+    must_keep_images_apart,
+    of_remedy,
+    output_must_keep_images_apart,
+)
 from graph_rewrites.layers import FeatureMap, find_feature_maps, resolve
 from graph_rewrites.network import carries_values, network_inputs, network_outputs
 from graph_rewrites.score_axes import described
-from graph_rewrites.scores import Scores, find_scores, scores_of, scores_of_tensor
+from graph_rewrites.scores import Scores, find_scores, scores_of, scores_of_tensor, warn_of_doubts
 from graph_rewrites.tensor_type import Dim
 
 OBJECTIVES = ("class", "mask", "box", "similarity")
-
-_TELLING = 7919  # a size that no layer has: an axis of this size counts the images
 
 
 def scores(
@@ -124,13 +127,14 @@ def _by_default(graph: Graph, objective: str | None) -> Scores:
                 continue
     found = [candidate for candidate in found if candidate.position_axes]
     if len(found) == 1:
+        warn_of_doubts(graph, found[0])
         return found[0]
     if refused is not None:
         raise refused
     listed = ", ".join(f"{c.output!r} {described(graph.shape(c.output))}" for c in found)
     raise ModelError(
         f"{'several outputs hold' if found else 'no output holds'} scores at many places"
-        f"{f' ({listed})' if found else ''}; name the tensor to explain with `of`"
+        f"{f' ({listed})' if found else ''}; {of_remedy(graph)}"
     )
 
 
@@ -138,7 +142,7 @@ def _named(graph: Graph, of: str) -> Scores:
     if of in network_outputs(graph):
         return scores_of(graph, of)
     tensor = _inner(graph, of)
-    _must_keep_images_apart(graph, tensor, of)
+    must_keep_images_apart(graph, tensor, of)
     return scores_of_tensor(graph, tensor)
 
 
@@ -151,18 +155,6 @@ def _inner(graph: Graph, of: str) -> str:
             "name an output or a tensor between the picture and an output"
         )
     return tensor
-
-
-def _must_keep_images_apart(graph: Graph, tensor: str, of: str) -> None:
-    """Refuse a tensor whose first axis does not count the images."""
-    leading = [(graph.shape(name) or (1,))[0] for name in network_inputs(graph)]
-    shape = graph.types_at(_TELLING)[tensor].shape if tensor in graph.types else None
-    free = any(not isinstance(dim, int) for dim in leading)
-    if free and (not shape or shape[0] != _TELLING):
-        raise ModelError(
-            f"{of!r} {described(graph.shape(tensor))} does not keep the images apart along its "
-            "first axis; name a tensor that does"
-        )
 
 
 def _embedding(graph: Graph, of: str | None) -> Scores:
@@ -178,8 +170,10 @@ def _embedding(graph: Graph, of: str | None) -> Scores:
             )
         of = floats[0]
     tensor = of if of in outputs else _inner(graph, of)
-    if of not in outputs:
-        _must_keep_images_apart(graph, tensor, of)
+    if of in outputs:
+        output_must_keep_images_apart(graph, of)
+    else:
+        must_keep_images_apart(graph, tensor, of)
     embedding_size(graph, tensor)
     return Scores(tensor, None, 1, (), of, "none")
 

@@ -2,7 +2,7 @@
 
 Gradients are taken of scores, not of probabilities: a softmax couples the classes and saturates.
 Exported files hide the scores behind a softmax, behind the quantisation of its result, and behind
-whatever reshapes the two.
+whatever reshapes the two; a detector's file puts its boxes beside the probabilities.
 """
 
 from __future__ import annotations
@@ -13,28 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from types import FrameType
-from typing import Literal
 
 from graph_rewrites.errors import ModelError, UnknownTensorError
 from graph_rewrites.graph import Graph
+from graph_rewrites.image_axis import of_remedy, output_must_keep_images_apart
 from graph_rewrites.network import network_outputs
 from graph_rewrites.node import Node
 from graph_rewrites.quantized import quantizer
-from graph_rewrites.score_axes import channel_axis, class_axis, described, place_axes, wide_axes
-
-Link = Literal["softmax", "log_softmax", "sigmoid", "none"]
-
-_LINKS: dict[str, Link] = {
-    "Softmax": "softmax",
-    "LogSoftmax": "log_softmax",
-    "Sigmoid": "sigmoid",
-}
-_AROUND = frozenset({"Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
-_QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
+from graph_rewrites.score_axes import class_axis, described, place_axes, wide_axes
+from graph_rewrites.score_doubts import doubt
+from graph_rewrites.score_links import AROUND, Link, link_behind
 
 
 class AmbiguousScoresWarning(UserWarning):
-    """Several outputs could be the class scores; the first is explained."""
+    """Several outputs could be the class scores, or the one that is explained may be none."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ def find_scores(graph: Graph, output: str | None = None) -> Scores:
         ModelError: no output holds one number per class.
 
     Warns:
-        AmbiguousScoresWarning: other outputs lead to other scores.
+        AmbiguousScoresWarning: other outputs lead to other scores, or these may be none.
     """
     outputs = network_outputs(graph)
     if output is not None:
@@ -97,6 +89,7 @@ def find_scores(graph: Graph, output: str | None = None) -> Scores:
     if not found:
         raise _nothing_found(graph, outputs, reasons)
     _warn_of_others(found)
+    warn_of_doubts(graph, found[0])
     return found[0]
 
 
@@ -107,20 +100,32 @@ def _nothing_found(
         return reasons[0]
     listed = ", ".join(f"{name!r} {described(graph.shape(name))}" for name in outputs)
     return ModelError(
-        f"no output holds one score per class (outputs: {listed or 'none'}); "
-        "name the tensor to explain with `of`"
+        f"no output holds one score per class (outputs: {listed or 'none'}); {of_remedy(graph)}"
     )
 
 
 def _warn_of_others(found: Sequence[Scores]) -> None:
     others = [other.output for other in found[1:] if other.tensor != found[0].tensor]
     if others:
-        warnings.warn(
+        _warn(
             f"several outputs could be the class scores: {found[0].output!r} is explained, not "
-            + ", ".join(map(repr, others)),
-            AmbiguousScoresWarning,
-            stacklevel=_frames_inside() + 1,  # whoever called this package
+            + ", ".join(map(repr, others))
         )
+
+
+def warn_of_doubts(graph: Graph, found: Scores) -> None:
+    """Warn where scores that nobody named do not look like scores."""
+    held = doubt(graph, found.tensor, boxes=len(found.position_axes) == 1)
+    if held is not None:
+        _warn(
+            f"output {found.output!r} {described(graph.shape(found.output))} is explained as class "
+            f"scores, but seems to hold {held}; {of_remedy(graph)}"
+        )
+
+
+def _warn(message: str) -> None:
+    # The line that is shown is that of whoever called this package.
+    warnings.warn(message, AmbiguousScoresWarning, stacklevel=_frames_inside() + 1)
 
 
 def _frames_inside() -> int:
@@ -142,7 +147,8 @@ def scores_of(graph: Graph, output: str) -> Scores:
     """
     if len(wide_axes(graph.shape(output))) < 2:
         return _scores(graph, output)
-    link = _link_behind(graph, output, everywhere=True)
+    output_must_keep_images_apart(graph, output)
+    link = link_behind(graph, output, everywhere=True) or _link_beside_boxes(graph, output)
     if link is None:
         _must_be_values(graph, output)
         return scores_of_tensor(graph, output)
@@ -150,6 +156,23 @@ def scores_of(graph: Graph, output: str) -> Scores:
     peeled = tuple(node.op_type for node in reversed(nodes))
     given = None if kind == "sigmoid" else nodes[-1].attr("axis", -1)
     return _at_places(graph, nodes[-1].input(0), given, peeled, output, kind)
+
+
+def _link_beside_boxes(graph: Graph, output: str) -> tuple[Link, list[Node]] | None:
+    """The one link among the parts that a detector's file puts side by side along its classes."""
+    node = graph.producer(output)
+    shape = graph.shape(output)
+    if node is None or node.op_type != "Concat" or shape is None or len(wide_axes(shape)) != 2:
+        return None
+    links = [link_behind(graph, part, everywhere=True) for part in node.inputs]
+    found = [link for link in links if link is not None]
+    if len(found) != 1 or len(links) < 2:
+        return None
+    kind, nodes = found[0]
+    joined = node.attr("axis") % len(shape)
+    if place_axes(graph, nodes[-1].input(0))[0] != joined:
+        return None
+    return kind, [node, *nodes]
 
 
 def scores_of_tensor(graph: Graph, tensor: str) -> Scores:
@@ -173,7 +196,8 @@ def _at_places(
 
 def _scores(graph: Graph, output: str) -> Scores:
     """The scores that `output` leads back to, one per class."""
-    link = _link_behind(graph, output)
+    output_must_keep_images_apart(graph, output)
+    link = link_behind(graph, output)
     if link is None:
         _must_be_values(graph, output)
         axis, size = class_axis(graph, output)
@@ -196,50 +220,6 @@ def _must_be_values(graph: Graph, output: str) -> None:
         )
 
 
-def _link_behind(
-    graph: Graph, output: str, *, everywhere: bool = False
-) -> tuple[Link, list[Node]] | None:
-    """What makes probabilities of scores, and the nodes from `output` back to it; None if nothing.
-
-    A softmax over another axis than that of the classes (attention, a spatial softmax) is none.
-    `everywhere` lets the probabilities be those of many places.
-    """
-    over_classes = _over_channels if everywhere else _over_classes
-    nodes: list[Node] = []
-    node = graph.producer(output)
-    while node is not None:
-        nodes.append(node)
-        before = graph.producer(node.input(0))
-        if node.op_type == "Log" and before is not None and before.op_type == "Softmax":
-            return ("log_softmax", [*nodes, before]) if over_classes(graph, before) else None
-        if node.op_type in _LINKS:
-            return (_LINKS[node.op_type], nodes) if over_classes(graph, node) else None
-        if node.op_type not in _AROUND | _QUANTIZATION:
-            return None
-        node = before
-    return None
-
-
-def _over_classes(graph: Graph, link: Node) -> bool:
-    if link.op_type == "Sigmoid":
-        return True
-    shape = graph.shape(link.output)
-    axes = wide_axes(shape)
-    if shape is None or len(axes) > 1:
-        return False
-    axis: int = link.attr("axis", -1) % len(shape)
-    return not axes or axes == [axis]
-
-
-def _over_channels(graph: Graph, link: Node) -> bool:
-    """Whether a link at many places is over the classes there: over no axis of a map's places."""
-    shape = graph.shape(link.output)
-    if link.op_type == "Sigmoid" or shape is None:
-        return shape is not None
-    axis: int = link.attr("axis", -1) % len(shape)
-    return channel_axis(graph, link.output) in (None, axis)
-
-
 def _before_the_link(graph: Graph, tensor: str) -> list[Node]:
     """What merely re-arranges or casts the scores in front of the link, last first.
 
@@ -248,7 +228,7 @@ def _before_the_link(graph: Graph, tensor: str) -> list[Node]:
     nodes = []
     size = _size(graph, tensor)
     node = graph.producer(tensor)
-    while node is not None and node.op_type in _AROUND:
+    while node is not None and node.op_type in AROUND:
         before = node.input(0)
         if not graph.is_float(before) or size is None or _size(graph, before) != size:
             break

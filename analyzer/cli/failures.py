@@ -13,7 +13,7 @@ import click
 
 from analyzer.cli.exit_codes import ExitCode
 from analyzer.cli.terminal import complain, say
-from analyzer.errors import AnalyzerError, ExplanationWarning
+from analyzer.errors import AnalyzerError
 
 _OURS = ("analyzer", "graph_rewrites")
 
@@ -39,17 +39,17 @@ def report(error: BaseException, run: Run) -> int:
 
 @contextmanager
 def warnings_as_talk() -> Iterator[None]:
-    """Say the analyzer's own warnings on stderr, each once; libraries' are not for the user."""
+    """Say our own warnings on stderr, each once; libraries' are not for the user."""
     said: set[str] = set()
 
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) not in said:
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        ours = category.__module__.partition(".")[0] in _OURS
+        if ours and str(message) not in said:
             said.add(str(message))
             say(f"warning: {message}")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ExplanationWarning)
+        warnings.simplefilter("always")
         warnings.showwarning = show
         yield
 

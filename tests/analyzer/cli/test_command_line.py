@@ -190,14 +190,17 @@ def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_our_warnings_are_talk_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     import warnings
 
+    from graph_rewrites.scores import AmbiguousScoresWarning
+
     def warn() -> None:
         for _ in range(2):
             warnings.warn("look twice", ExplanationWarning, stacklevel=1)
+            warnings.warn("no score", AmbiguousScoresWarning, stacklevel=1)
         warnings.warn("a library's", DeprecationWarning, stacklevel=1)
 
     assert broken_group(warn).main(["demo"], standalone_mode=False) == ExitCode.OK
     captured = capsys.readouterr()
-    assert captured.err == "warning: look twice\n"
+    assert captured.err == "warning: look twice\nwarning: no score\n"
     assert captured.out == ""
 
 
