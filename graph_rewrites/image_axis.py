@@ -14,13 +14,15 @@ from graph_rewrites.score_axes import described
 from graph_rewrites.score_links import link_behind
 from graph_rewrites.tensor_type import Dim
 
-_TELLING = 7919  # a size that no layer has: an axis of this size counts the images
+TELLING = 7919
+"""A prime that no layer has as a size: an axis of this size counts the images and nothing else."""
+
 _CHOOSING = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
 
 
 def must_keep_images_apart(graph: Graph, tensor: str, name: str) -> None:
     """Refuse a tensor inside the network, named `name`, whose first axis is not the images'."""
-    if _is_free(graph) and _rows(graph, tensor) != _TELLING:
+    if _is_free(graph) and _rows(graph, tensor) != TELLING:
         raise ModelError(
             f"{name!r} {described(graph.shape(tensor))} does not keep the images apart along its "
             "first axis; name a tensor that does"
@@ -36,7 +38,7 @@ def output_must_keep_images_apart(graph: Graph, output: str) -> None:
     if not shape or isinstance(shape[0], int) or shape[0] in _batches(graph):
         return
     rows = _rows(graph, output) if _is_free(graph) else None
-    if rows in (1, _TELLING) or (not isinstance(rows, int) and not _chooses(graph, output)):
+    if rows in (1, TELLING) or (not isinstance(rows, int) and not _chooses(graph, output)):
         return
     raise ModelError(
         f"output {output!r} {described(shape)} does not keep the images apart along its first "
@@ -67,8 +69,8 @@ def _is_free(graph: Graph) -> bool:
 
 
 def _rows(graph: Graph, tensor: str) -> Dim:
-    """The size of the first axis if the images were `_TELLING`; None where that is unknown."""
-    types = graph.types_at(_TELLING)
+    """The size of the first axis if the images were `TELLING`; None where that is unknown."""
+    types = graph.types_at(TELLING)
     shape = types[tensor].shape if tensor in types else None
     return shape[0] if shape else None
 

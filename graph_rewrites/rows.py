@@ -14,13 +14,11 @@ import onnx
 
 from graph_rewrites.errors import SeveralTargetsError
 from graph_rewrites.graph import Graph
+from graph_rewrites.image_axis import TELLING
 from graph_rewrites.network import network_inputs
 from graph_rewrites.node import Node
 from graph_rewrites.quantized import ALONG, behind_quantization, quantizer
 from graph_rewrites.stamps import FORWARD_KEY, OP_KEY, PREFIX_KEY, RULE_KEY, is_original
-
-_TELLING = 7919
-"""A prime that no layer has as a size: an axis of this size counts the images and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Rows:
     @classmethod
     def of(cls, graph: Graph, index: str) -> Rows:
         """Find the tensors of `graph` whose first axis is the batch, by trying a telling size."""
-        known = graph.types_at(_TELLING)
-        images = {name for name, type_ in known.items() if (type_.shape or (0,))[0] == _TELLING}
+        known = graph.types_at(TELLING)
+        images = {name for name, type_ in known.items() if (type_.shape or (0,))[0] == TELLING}
         depending = set(network_inputs(graph))
         for node in graph.nodes:
             if node.op_type != "Shape" and not depending.isdisjoint((*node.inputs, *node.captures)):
