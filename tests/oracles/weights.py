@@ -65,9 +65,9 @@ def _measure_batch_norms(net: nn.Module, shape: tuple[int, ...]) -> None:
         norm.momentum = None  # cumulative: one pass gives this batch's statistics
         norm.reset_running_stats()
         norm.train()
-    # Half of them of different brightness and contrast: where attention averages over all positions,
-    # pictures of plain noise differ by next to nothing, and a normalisation would blow that up. The
-    # other half plain noise, since that is what the network will see.
+    # Half of them of different brightness and contrast: where attention averages over all
+    # positions, pictures of plain noise differ by next to nothing, and a normalisation would blow
+    # that up. The other half plain noise, since that is what the network will see.
     bright, contrast = torch.randn(MEASURED, shape[0], 1, 1), 2 * torch.rand(MEASURED, 1, 1, 1)
     bright[::2], contrast[::2] = 0, 1
     with torch.no_grad():
