@@ -154,6 +154,7 @@ class _Kinks:
     def __init__(self, rule: str, replay: Sequence[Kink] | None, *, hard: bool) -> None:
         self.seen: list[Kink] = []
         self._rule, self._hard = rule, hard
+        self._rectified: list[tuple[tf.Tensor, tf.Tensor]] = []
         self._replay = None if replay is None else iter(replay)
 
     @contextmanager
@@ -188,6 +189,14 @@ class _Kinks:
         return tf.gather(tf.reshape(x, [-1]), np.moveaxis(sources, 1, -1))
 
     def _rectify(self, x: tf.Tensor, kind: str, top: float) -> tf.Tensor:
+        """Several ReLUs of one tensor are one: the exporter merges them, as NASNet's cells show."""
+        for source, result in self._rectified:
+            if source is x:
+                return result
+        self._rectified.append((x, self._rectify_anew(x, kind, top)))
+        return self._rectified[-1][1]
+
+    def _rectify_anew(self, x: tf.Tensor, kind: str, top: float) -> tf.Tensor:
         shape = tuple(x.shape)
         if self._replay is None:
             values = _channels_first(x)
