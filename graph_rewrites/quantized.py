@@ -110,11 +110,12 @@ def saturates_as_relu(graph: Graph, node: Node) -> bool:
     q = quantization(graph, node.input(0), node)
     if q is None or q.zero_point != q.least:
         return False
-    pending = [node.input(0)]
+    pending, seen = [node.input(0)], set[Node]()
     while pending:
         producer = graph.producer(pending.pop())
-        if producer is None:
+        if producer is None or producer in seen:
             continue
+        seen.add(producer)
         if producer.op_type in _SIGNED:
             if not non_negative(graph, producer.output):
                 return True

@@ -70,7 +70,7 @@ _ALONG_AXIS = {
 def _works_along_images(node: Node) -> bool:
     if node.op_type in ("GatherND", "ScatterND"):
         return not node.attr("batch_dims", 0)
-    rank = len(node.graph.known_shape(node.input(0))) or 1
+    rank = len(node.shape(node.input(0)) or (None,))  # unknown: any axis may be the images'
     if node.op_type in _ALONG_AXIS:
         axis = node.attr("axis", _ALONG_AXIS[node.op_type])
         return axis is None or axis % rank == 0
