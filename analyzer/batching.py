@@ -1,7 +1,7 @@
 """Many images through one session: together where that is proven safe, else one by one."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from analyzer.preprocess import Preprocess
 from analyzer.session import Arrays, Session
 
 BATCH_SIZE: Final = 8
+USUAL_PICTURE: Final = 3 * 224 * 224  # numbers; more of them at once gain nothing on a CPU
 OPEN_SIZE: Final = 224
 TOLERANCE: Final = 1e-5
 FLOAT16_TOLERANCE: Final = 2e-3  # one unit in the last place of a float16 output is 1e-3
@@ -81,26 +82,41 @@ def distinct_pair(image: ImageInput, preprocess: Preprocess) -> npt.NDArray[np.g
     return np.stack([fitted.apply(picture, image)[0] for picture in pictures])
 
 
+class Runs(Protocol):
+    """What runs a model: a session."""
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where."""
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """See `Session.run`."""
+
+
 def run_all(
-    session: Session, inputs: Arrays, batching: Batching, size: int | None
+    session: Runs, inputs: Arrays, batching: Batching, size: int | None
 ) -> dict[str, npt.NDArray[Any]]:
     """Run N images in batches and join the outputs along their first axis.
 
     Args:
         session: The model.
-        inputs: Arrays with N rows each.
+        inputs: Arrays with N rows each, the images first.
         batching: What the model allows.
-        size: The largest batch wanted; None takes 8.
+        size: The largest batch wanted; None takes 8, on a CPU as many as make one usual picture.
 
     Returns:
         All outputs of one image; of several the outputs that have one row for each: others (the
         boxes that a detector kept) belong to no image in particular.
     """
-    count = len(next(iter(inputs.values())))
-    step = (size or BATCH_SIZE) if batching.free else 1
+    images = next(iter(inputs.values()))
+    count = len(images)
+    step = (size or _usual_size(session, images)) if batching.free else 1
     parts = []
     for start in range(0, count, step):
         rows = {name: array[start : start + step] for name, array in inputs.items()}
+        if start and start + step > count:  # a smaller batch would need a session of its own
+            filled = start + step - count
+            rows = {n: np.concatenate([a, a[-1:].repeat(filled, axis=0)]) for n, a in rows.items()}
         if batching.fixed is not None and batching.fixed > 1:
             # Copies of the one image fill the batch, so that no other image can influence it.
             rows = {name: np.repeat(array, batching.fixed, axis=0) for name, array in rows.items()}
@@ -109,12 +125,18 @@ def run_all(
             parts.append(session.run(rows))
     if count == 1:
         return parts[0]
-    counts = [(min(step, count - start),) for start in range(0, count, step)]
+    together = min(step, count)
     return {
-        name: np.concatenate([part[name] for part in parts])
+        name: np.concatenate([part[name] for part in parts])[:count]
         for name in parts[0]
-        if all(part[name].shape[:1] == rows for part, rows in zip(parts, counts, strict=True))
+        if all(part[name].shape[:1] == (together,) for part in parts)
     }
+
+
+def _usual_size(session: Runs, images: npt.NDArray[np.generic]) -> int:
+    if session.device == "cuda":
+        return BATCH_SIZE
+    return min(max(USUAL_PICTURE * len(images) // max(images.size, 1), 1), BATCH_SIZE)
 
 
 def _difference(joint: npt.NDArray[Any], single: npt.NDArray[Any]) -> float:

@@ -22,7 +22,7 @@ from analyzer.intake import Intake
 from analyzer.methods import METHODS
 from analyzer.plan import MapOutput, Plan
 from analyzer.questions import Question
-from analyzer.session import Session
+from analyzer.specialized import SpecializedSession
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 
@@ -55,7 +55,7 @@ class Explainer:
     """One explanation model, loaded; built once for each plan."""
 
     def __init__(
-        self, plan: Plan, explained: Explained, model: onnx.ModelProto, session: Session
+        self, plan: Plan, explained: Explained, model: onnx.ModelProto, session: SpecializedSession
     ) -> None:
         """Keep the session, and the model to read its coverage from."""
         self.plan = plan

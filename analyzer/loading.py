@@ -24,7 +24,8 @@ def load(
             catalogue's entry for this very file, else an assumption that warns when it is used.
         labels: Class names, a text file with one name a line, or a label set of the catalogue.
         device: "cpu", "cuda" (an error where CUDA does not load), or "auto".
-        batch_size: The largest number of images in one run; 8 by default.
+        batch_size: The largest number of images in one run; 8 by default, on a CPU as many as make
+            one picture of 224 × 224.
 
     Raises:
         UsageError: No such file; an unknown preset, device or key; labels that do not fit.

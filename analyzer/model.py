@@ -29,6 +29,7 @@ from analyzer.rewriting import rewriting
 from analyzer.session import Session, Settled
 from analyzer.sources import OpenedModel
 from analyzer.sources.external_data import bring_in
+from analyzer.specialized import SpecializedSession
 from analyzer.targets import Target, nest
 from graph_rewrites.canonical import canonical_facts
 
@@ -327,7 +328,7 @@ class Analyzer:
     def _explainer(self, plan: Plan, explained: Explained) -> Explainer:
         def build(plan: Plan) -> Explainer:
             built = plan.build(self.model, self.name)
-            return Explainer(plan, explained, built, Session(built, self.device))
+            return Explainer(plan, explained, built, SpecializedSession(built, self.device))
 
         return self._explainers.get(plan, build)
 

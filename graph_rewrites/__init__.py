@@ -9,6 +9,7 @@
     print(gr.coverage(guided))                                  # which activation got which rule
     cam = gr.explanation_model(model, method="grad_cam")        # forward, backward and map
     onnx.save(cam, "resnet50_grad_cam.onnx")
+    fast = gr.lower(cam, "cpu", {"input": (1, 3, 224, 224)})    # the same, faster on one provider
 
 Every function takes a ModelProto and returns a new one; the caller's is never touched. What comes
 out holds standard `ai.onnx` operators only and runs wherever ONNX runs.
@@ -35,6 +36,7 @@ from graph_rewrites.errors import (
 from graph_rewrites.explained import OBJECTIVES, feature_maps, scores
 from graph_rewrites.heads import METHODS, MapMethod, explanation_model
 from graph_rewrites.layers import FeatureMap
+from graph_rewrites.lowering import lower
 from graph_rewrites.replace import replace_relu_rule
 from graph_rewrites.reverse import differentiate
 from graph_rewrites.rules import DEFAULT_RULES, Rule, RuleTable, vjp
@@ -67,6 +69,7 @@ __all__ = [
     "differentiate",
     "explanation_model",
     "feature_maps",
+    "lower",
     "replace_relu_rule",
     "scores",
     "testing",

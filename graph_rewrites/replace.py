@@ -22,6 +22,7 @@ from graph_rewrites.stamps import (
     is_original,
     note_sweep,
     rectified_at,
+    refuse_lowered,
     sweeps,
 )
 
@@ -36,10 +37,12 @@ def replace_relu_rule(model: onnx.ModelProto, relu: str, prefix: str = "grad") -
 
     Raises:
         UnknownTensorError: the model has no backward graph of this prefix.
+        ModelError: the model was lowered.
     """
     if relu not in RELU_RULES:
         raise ValueError(f"relu must be one of {', '.join(RELU_RULES)}, not {relu!r}")
     graph = Graph(model)
+    refuse_lowered(graph.metadata)
     record = sweeps(graph)
     if prefix not in record:
         raise UnknownTensorError.of("backward graph with the prefix", prefix, record)

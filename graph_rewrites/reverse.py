@@ -44,6 +44,7 @@ from graph_rewrites.stamps import (
     RULE_KEY,
     is_original,
     note_sweep,
+    refuse_lowered,
     sweeps,
 )
 from graph_rewrites.tensor_type import TensorType
@@ -81,6 +82,7 @@ def differentiate(
         UnknownTensorError: no tensor or layer of that name.
         NoGradientPathError: `of` does not depend on a name in `wrt`.
         MissingRuleError: an operator in between has no rule.
+        ModelError: the model was lowered.
         NameClashError: the prefix is in use.
         ValueError: `wrt` is empty, or a setting is none of those listed.
     """
@@ -88,6 +90,7 @@ def differentiate(
     if not names:
         raise ValueError("wrt names no tensor; give the name of at least one")
     graph = open_canonical(model)
+    refuse_lowered(graph.metadata)
     target = resolve(graph, of).gradient_at if of is not None else find_scores(graph).tensor
     sweep = Sweep(graph, prefix, relu, other_activations, rules)
     seed = "cotangent" if prefix == "grad" else f"{prefix}/cotangent"

@@ -61,7 +61,7 @@ def directional_error(
     prefix: str = "grad",
     *,
     directions: int = 4,
-    steps: Sequence[float] = (1e-5, 1e-6, 1e-7, 1e-4, 1e-3, 1e-2),
+    steps: Sequence[float] = (1e-5, 1e-6, 1e-7, 2e-7, 5e-8, 1e-4, 1e-3, 1e-2),
     seed: int = 0,
 ) -> float:
     """How far a differentiated model's gradient g is from its own central differences.

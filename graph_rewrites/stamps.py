@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
+from graph_rewrites.errors import ModelError
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
 
@@ -21,6 +22,9 @@ CT_KEY = "graph_rewrites.ct"
 
 SWEEPS_KEY = "graph_rewrites.sweeps"
 """Model metadata: JSON, the settings of every sweep by prefix."""
+
+LOWERED_KEY = "graph_rewrites.lowered"
+"""Model metadata: the provider that a model was lowered for."""
 
 
 def is_original(node: Node) -> bool:
@@ -44,3 +48,17 @@ def note_sweep(graph: Graph, prefix: str, settings: Mapping[str, str]) -> None:
     """Write the settings of a backward graph into the model's metadata."""
     record = {**sweeps(graph), prefix: dict(settings)}
     graph.metadata[SWEEPS_KEY] = json.dumps(record, sort_keys=True)
+
+
+def refuse_lowered(metadata: Mapping[str, str]) -> None:
+    """Refuse to rewrite a model that was lowered: its nodes no longer have the rules' forms.
+
+    Raises:
+        ModelError: it was.
+    """
+    provider = metadata.get(LOWERED_KEY)
+    if provider is not None:
+        raise ModelError(
+            f"this model was lowered for {provider!r}, which comes last; "
+            "rewrite the model from before `lower`"
+        )

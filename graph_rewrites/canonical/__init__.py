@@ -17,7 +17,8 @@ The passes, in order; each is a file:
 11. `views`: strided views that keep the order of the numbers become Reshapes.
 12. `batch`: a fixed batch becomes symbolic where images provably stay apart.
 13. `folding` and `views` again: now sizes count as known.
-14. `widening`: 16-bit arithmetic becomes float32.
+14. `growing_concats`: each step of a growing concatenation starts from the one before it.
+15. `widening`: 16-bit arithmetic becomes float32.
 
 The outputs of the canonical model equal the original's, for every image. Tensors that still exist
 keep their names. What was done is stamped into the model's metadata: see `canonical_facts`.
@@ -40,6 +41,7 @@ from graph_rewrites.canonical.facts import KEY, canonical_facts, write_stamp
 from graph_rewrites.canonical.folding import fold_constants
 from graph_rewrites.canonical.functions import inline_local_functions
 from graph_rewrites.canonical.fused import FUSED, claim_premature
+from graph_rewrites.canonical.growing_concats import nest_concats
 from graph_rewrites.canonical.identities import remove_identities
 from graph_rewrites.canonical.inference_mode import settle_inference_mode
 from graph_rewrites.canonical.integer import INTEGER
@@ -118,6 +120,7 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
     reached = free_batch(graph) if batch == "free" else "keep"
     fold_constants(graph)
     straighten_views(graph)
+    nest_concats(graph)
     widened = widen(graph)
     remove_identities(graph)
     graph.metadata[KEY] = write_stamp(reached, widened, rewritten)

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 KEY = "graph_rewrites.canonical"
-VERSION = 1
+VERSION = 2
 """Raised when canonical form changes, so that models stamped before are made anew."""
 
 

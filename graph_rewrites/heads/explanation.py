@@ -24,7 +24,7 @@ from graph_rewrites.quantized import dequantized
 from graph_rewrites.reverse import Sweep
 from graph_rewrites.rules import DEFAULT_RULES, RuleTable
 from graph_rewrites.scores import Scores
-from graph_rewrites.stamps import PREFIX_KEY
+from graph_rewrites.stamps import PREFIX_KEY, refuse_lowered
 from graph_rewrites.tensor_type import Dim, TensorType
 
 
@@ -75,6 +75,7 @@ def explanation_model(
     if unknown is not None:
         raise UnknownTensorError.of("method", unknown, METHODS)
     graph = open_canonical(model)
+    refuse_lowered(graph.metadata)
     scores = find_explained(graph, of, objective)
     picture = find_picture(graph, scores.tensor)
     reads_layers = any(METHODS[name].features for name in names)

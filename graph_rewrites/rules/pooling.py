@@ -27,11 +27,16 @@ def max_pool_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     # Without storage_order its indices always run over row-major x.
     attributes = {name: node.attr(name) for name in node.attributes if name != "storage_order"}
     _, indices = op.MaxPool(x, outputs=2, **attributes)
-    zeros = op.ConstantOfShape(op.Reshape(op.Size(x), [1]))
+    return [put_back_at(op, str(ct), indices, x)]
+
+
+def put_back_at(op: Emitter, ct: str, indices: str, x: str) -> str:
+    """Add each of `ct` to where its index, in row-major order, says; zeros elsewhere, like `x`."""
+    zeros = op.Reshape(op.ConstantOfShape(op.Shape(x)), [-1])
     flat = op.ScatterElements(
         zeros, op.Reshape(indices, [-1]), op.Reshape(ct, [-1]), axis=0, reduction="add"
     )
-    return [reshape_like(op, flat, x)]
+    return reshape_like(op, flat, x)
 
 
 @vjp("GlobalMaxPool")

@@ -81,12 +81,14 @@ def assert_explained(drawn: Network, rules: gr.RuleTable = DEFAULT_RULES) -> Non
     ct = np.random.default_rng(0).standard_normal(y.shape).astype(np.float32)
     feeds = {"x": drawn.x, "cotangent": ct}
     plain, optimised = run(grads, feeds, optimised=False), run(grads, feeds)
+    lowered = run(gr.lower(grads, "cpu", {k: v.shape for k, v in feeds.items()}), feeds)
     allowed = ROUNDING
     for name, value in plain.items():
-        distance = relative(optimised[name], value)
-        if distance > allowed:
-            allowed = max(allowed, ILL_CONDITIONED * conditioning(grads, feeds, name))
-        assert distance <= allowed, f"{name} differs by {distance:.1e} once optimised"
+        for other, how in ((optimised, "optimised"), (lowered, "lowered")):
+            distance = relative(other[name], value)
+            if distance > allowed:
+                allowed = max(allowed, ILL_CONDITIONED * conditioning(grads, feeds, name))
+            assert distance <= allowed, f"{name} differs by {distance:.1e} once {how}"
     assert relative(plain["y"], y) <= allowed, "the forward has changed"
 
 

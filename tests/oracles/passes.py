@@ -74,12 +74,16 @@ def drawn(seed: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def count_flips(ours: Sequence[Kink], theirs: Sequence[Kink], n: int) -> list[int]:
-    """How many elements of picture n stand on another piece, for each kink of a pass."""
+    """How many elements of picture n stand on another piece, for each kink of a pass.
+
+    What a network computes once for all pictures, positions for example, belongs to each of them.
+    """
     counts = []
     for a, b in zip(ours, theirs, strict=True):
         assert a.kind == b.kind, f"{a.kind} in the graph, {b.kind} in PyTorch"
         assert a.state.shape == b.state.shape
-        counts.append(int(np.sum(a.state[n] != b.state[n])))
+        row = n if len(a.state) == BATCH else 0
+        counts.append(int(np.sum(a.state[row] != b.state[row])))
     return counts
 
 

@@ -1,0 +1,38 @@
+"""The patterns for the runtime's CPU provider, in the order in which they are applied.
+
+`python -m benchmarks.speed --patterns` measures what each one brings.
+"""
+
+from __future__ import annotations
+
+from graph_rewrites.lowering.activations import sigmoid_complement, silu_slope
+from graph_rewrites.lowering.blocked import entry, gate, global_pool, repeated_pixel
+from graph_rewrites.lowering.convolution import (
+    cropped_convolution,
+    flipped_convolution,
+    spread_depthwise_convolution,
+)
+from graph_rewrites.lowering.factors import factor_before_mask, factor_in_weight
+from graph_rewrites.lowering.pattern import Pattern
+from graph_rewrites.lowering.pooling import average_unpooling, mask_before_unpooling, unpooling
+from graph_rewrites.lowering.quantization import float_weight
+from graph_rewrites.lowering.rectification import step_mask
+
+CPU: tuple[Pattern, ...] = (
+    float_weight,
+    factor_before_mask,
+    factor_in_weight,
+    mask_before_unpooling,
+    unpooling,
+    average_unpooling,
+    cropped_convolution,
+    flipped_convolution,
+    spread_depthwise_convolution,
+    repeated_pixel,
+    gate,
+    global_pool,
+    silu_slope,
+    sigmoid_complement,
+    step_mask,
+    entry,
+)

@@ -1,0 +1,55 @@
+"""Sessions for the shapes that come: opened once for each, and equal to the portable model."""
+
+import numpy as np
+import pytest
+
+import analyzer
+import graph_rewrites as gr
+from analyzer import specialized
+from analyzer.session import Session
+from analyzer.specialized import SpecializedSession
+from tests.graph_rewrites.test_quantized import pictures, small_cnn
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[gr.Scores]:
+    """Every session that is opened."""
+    every = []
+
+    class Counted(Session):
+        def __init__(self, *args, **keys):
+            super().__init__(*args, **keys)
+            every.append(self)
+
+    monkeypatch.setattr(specialized, "Session", Counted)
+    return every
+
+
+def feeds(count: int) -> dict[str, np.ndarray]:
+    return {"image": pictures(count, seed=count), "target": np.full(count, -1)}
+
+
+def test_it_computes_what_the_portable_model_does():
+    model = gr.explanation_model(small_cnn(), ("gradient", "grad_cam"))
+    session, portable = SpecializedSession(model, "cpu"), Session(model)
+    for count in (1, 3):
+        found, expected = session.run(feeds(count)), portable.run(feeds(count))
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6)
+    assert session.settings == {**portable.settings, "lowered": "cpu"}
+
+
+def test_a_shape_is_opened_once_and_two_are_kept(opened):
+    session = SpecializedSession(gr.explanation_model(small_cnn(), "gradient"), "cpu")
+    for count in (1, 2, 1, 2, 3, 2, 1):
+        session.run(feeds(count))
+    assert len(opened) == 4  # 1, 2, 3 for 1, and 1 again
+
+
+def test_asking_again_opens_nothing(opened):
+    loaded = analyzer.load(small_cnn(), preprocess="tf")
+    images = list(np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8))
+    for asked in (images, images[:1], images, images[:1]):
+        loaded.explain(asked, "saliency")
+    assert len(opened) == 2
