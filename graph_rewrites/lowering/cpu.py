@@ -17,9 +17,11 @@ from graph_rewrites.lowering.pattern import Pattern
 from graph_rewrites.lowering.pooling import average_unpooling, mask_before_unpooling, unpooling
 from graph_rewrites.lowering.quantization import float_weight
 from graph_rewrites.lowering.rectification import step_mask
+from graph_rewrites.lowering.seeds import chosen_row
 
 CPU: tuple[Pattern, ...] = (
     float_weight,
+    chosen_row,
     factor_before_mask,
     factor_in_weight,
     mask_before_unpooling,

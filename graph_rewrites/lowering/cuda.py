@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from graph_rewrites.lowering.factors import factor_before_mask, factor_in_weight
 from graph_rewrites.lowering.pattern import Pattern
+from graph_rewrites.lowering.seeds import chosen_row
 
-CUDA: tuple[Pattern, ...] = (factor_before_mask, factor_in_weight)
+CUDA: tuple[Pattern, ...] = (chosen_row, factor_before_mask, factor_in_weight)

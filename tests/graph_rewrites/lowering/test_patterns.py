@@ -12,6 +12,7 @@ from graph_rewrites.lowering.cpu import CPU
 from graph_rewrites.lowering.pattern import Pattern, apply, pattern
 from graph_rewrites.lowering.specialization import specialize
 from tests.graph_rewrites.runtime import run
+from tests.graph_rewrites.samples import graph_of
 
 from .cases import CASES, Case
 
@@ -36,7 +37,27 @@ def test_a_pattern_finds_its_case(name: str) -> None:
 
 def test_every_pattern_has_a_case() -> None:
     every = {each.name for table in PROVIDERS.values() for each in table}
-    assert every == {case.pattern for case in CASES.values()}
+    assert every == {case.pattern for case in CASES.values()} | {"chosen_row"}  # the next test
+
+
+@pytest.mark.parametrize(
+    "dense", ["y = Gemm(f, w)", "y = Gemm<transB=1>(f, u)", "y = MatMul(f, w)"]
+)
+def test_one_class_takes_one_row_of_the_dense_weight(dense: str) -> None:
+    body = f"p = MaxPool<kernel_shape=[1,1]>(x) f = Flatten(p) {dense}"
+    weight = np.random.default_rng(0).standard_normal((48, 5)).astype(np.float32)
+    weights = {"u": weight.T.copy()} if "(f, u)" in dense else {"w": weight}
+    model = graph_of(f"net (float[N,3,4,4] x) => (float[N,5] y) {{ {body} }}", **weights)
+    built = gr.explanation_model(model, "gradient")
+    lowered = gr.lower(built, "cpu", {"x": (4, 3, 4, 4), "target": (4,)})
+    products = [n.op_type for n in lowered.graph.node if n.op_type in ("Gemm", "MatMul")]
+    turned = dense == "y = Gemm(f, w)"  # its backward turns the weight in the product itself
+    assert len(products) == 1 + turned
+    feeds = {"x": np.zeros((4, 3, 4, 4), np.float32), "target": np.array([-1, 4, 2, 5])}
+    found, expected = run(lowered, feeds)["map/gradient"], run(built, feeds)["map/gradient"]
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(found[3]).all()
+    np.testing.assert_array_equal(found[1].ravel(), weight[:, 4])
 
 
 @pytest.mark.parametrize("relu", ["gradient", "guided", "deconvnet"])
