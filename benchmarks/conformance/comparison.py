@@ -125,6 +125,7 @@ class _Comparison:
             held = self._held(mine, truth.kinks)
             if seed == 0:
                 self._kinks = truth.kinks
+                found.update(self._lowered(mine, images, ct))
             for n in self._finite(images):
                 for key, value in self._picture(n, mine, own, truth).items():
                     found.setdefault(key, []).append(value)
@@ -137,7 +138,7 @@ class _Comparison:
                 if found["forced"][-1] > ROUNDING_BAR:  # rounding may do that in a chaotic network
                     rounded = self._beside_flips(own, own.kinks, images, ct)
                     found.setdefault("own_forced", []).append(rounded)
-        gathered = {"image": np.median, "layer": np.median, "flips": np.sum}
+        gathered = {"image": np.median, "layer": np.median, "flips": np.sum, "moved": np.sum}
         return {key: float(gathered.get(key, np.max)(values)) for key, values in found.items()}
 
     def rules(self) -> dict[str, float]:
@@ -152,6 +153,26 @@ class _Comparison:
             theirs = self.theirs.gradients(images, ct, None, double=True, rule=rule, replay=held)
             found[rule] = distance(mine.image, theirs.image)
         return found
+
+    def _lowered(
+        self, portable: Gradients, images: np.ndarray, ct: np.ndarray
+    ) -> dict[str, list[float]]:
+        """The lowered model beside the portable one.
+
+        Where its forward stands on other pieces, "moved" says on how many, and "lowered" is its
+        distance from the framework in float64, held to these.
+        """
+        lowered = self.ours.lowered(images, ct)
+        moved = [sum(count_flips(lowered.kinks, portable.kinks, n)) for n in range(BATCH)]
+        if not any(moved):
+            pairs = [(lowered.image, portable.image), (lowered.layer, portable.layer)]
+            distances = [distance(a, b) for a, b in pairs[: 1 + (self._place is not None)]]
+        else:
+            held = self._held(lowered, self._kinks)
+            if held is None:
+                return {"moved": moved}
+            distances = [self._beside_flips(lowered, held, images, ct)]
+        return {"lowered": [max(distances)], "moved": moved}
 
     def _held(self, mine: Gradients, theirs: Sequence[Kink]) -> list[Kink] | None:
         told = [kink for kink in mine.kinks if kink.kind in self.theirs.kinks]
@@ -228,6 +249,10 @@ def complaints(figures: Mapping[str, float]) -> list[str]:
     held = max(held, 3 * figures.get("own_forced", 0.0))
     if not figures.get("forced", 0.0) <= held:
         found.append(f"more than flips: {figures['forced']:.1e} (own {figures['own_image']:.1e})")
+    rounding = 0.0 if figures.get("flips") else figures["own_image"]
+    bar = ROUNDING_BAR if figures.get("moved") else max(FORCED_BAR, rounding)
+    if not figures.get("lowered", 0.0) <= max(bar, 3 * figures.get("own_forced", 0.0)):
+        found.append(f"lowered: {figures['lowered']:.1e}")
     if "flips" not in figures and max(figures["image"], figures.get("layer", 0.0)) > ROUNDING_BAR:
         found.append("its kinks are not the network's, so that flips cannot be counted")
     rules = {rule: figures.get(rule, 0.0) for rule in ("guided", "deconvnet")}

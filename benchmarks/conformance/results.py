@@ -64,6 +64,8 @@ COLUMNS = (
     ("own, forced", "own_forced", "the same of the framework's own float32 gradient"),
     ("guided", "guided", "guided backpropagation, distance at the picture, held likewise"),
     ("deconvnet", "deconvnet", "deconvnet, the same"),
+    ("lowered", "lowered", "distance of the model lowered for the CPU from the portable one"),
+    ("moved", "moved", "elements on another piece in the lowered forward"),
     ("build, s", "build", "canonical form and backward graph"),
 )
 
@@ -145,7 +147,7 @@ def _figures(entry: Result) -> str:
         value = entry.figures.get(figure)
         if value is None:
             cells.append("")
-        elif figure == "flips":
+        elif figure in ("flips", "moved"):
             cells.append(str(int(value)))
         else:
             cells.append(f"{value:.1f}" if figure == "build" else f"{value:.1e}")

@@ -43,7 +43,7 @@ class OnnxGradients:
             index = name in self._watched and self._watched[name].op_type == "MaxPool"
             element = onnx.TensorProto.INT64 if index else onnx.TensorProto.FLOAT
             observed.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
-        self._session = session(observed)
+        self._observed, self._session = observed, session(observed)
         (seed,) = (i for i in self.model.graph.input if i.name == "cotangent")
         dims = seed.type.tensor_type.shape.dim[1:]
         self._inner_shape = [dim.dim_value or -1 for dim in dims]
@@ -53,13 +53,26 @@ class OnnxGradients:
 
         Cotangents (N, C) fit scores of one position as well, (N, C, 1, 1) or (N, 1, 1, C).
         """
+        return self._pass(self._session, self._feeds(images, ct))
+
+    def lowered(self, images: np.ndarray, ct: np.ndarray) -> Gradients:
+        """The same pass of the model lowered for the CPU and these shapes."""
+        feeds = self._feeds(images, ct)
+        shapes = {name: value.shape for name, value in feeds.items()}
+        return self._pass(session(gr.lower(self._observed, "cpu", shapes)), feeds)
+
+    def _feeds(self, images: np.ndarray, ct: np.ndarray) -> dict[str, np.ndarray]:
+        ct = ct.astype(np.float32).reshape(len(ct), *self._inner_shape)
+        return {INPUT: images.astype(np.float32), "cotangent": ct}
+
+    def _pass(
+        self, opened: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]
+    ) -> Gradients:
         wanted = [f"grad/{INPUT}"]
         if self.layer is not None:
             wanted += [f"grad/{self.layer.tensor}", self.layer.tensor]
         names = list(dict.fromkeys((*wanted, *self._watched)))
-        ct = ct.astype(np.float32).reshape(len(ct), *self._inner_shape)
-        feeds = {INPUT: images.astype(np.float32), "cotangent": ct}
-        values = dict(zip(names, self._session.run(names, feeds), strict=True))
+        values = dict(zip(names, opened.run(names, feeds), strict=True))
         kinks = [_kink(self.model, node, values[name]) for name, node in self._watched.items()]
         image, *layer = (values[name].astype(np.float64) for name in wanted)
         return Gradients(image, *(layer or [NOTHING, NOTHING]), tuple(kinks))

@@ -62,6 +62,10 @@ def test_the_table_states_every_line(tmp_path):
         ({"image": 2e-2, "own_image": 1e-2, "flips": 4.0, "forced": 2e-4}, "more than flips"),
         ({"guided": 3e-4}, "guided"),
         ({"image": 2e-2, "own_image": 1e-2}, "flips cannot be counted"),
+        ({"lowered": 2e-5}, "lowered"),
+        ({"lowered": 2e-5, "own_image": 3e-5}, ""),
+        ({"lowered": 2e-5, "own_image": 1e-2, "flips": 4.0}, "lowered"),
+        ({"lowered": 2e-5, "moved": 1.0}, ""),
     ],
 )
 def test_a_missed_bar_is_named(figures, complaint):
