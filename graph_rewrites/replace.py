@@ -47,7 +47,9 @@ def replace_relu_rule(model: onnx.ModelProto, relu: str, prefix: str = "grad") -
     if prefix not in record:
         raise UnknownTensorError.of("backward graph with the prefix", prefix, record)
     settings = record[prefix]
-    rows = Rows.of(graph, settings["rows"]) if "rows" in settings else None
+    rows = None
+    if "rows" in settings:
+        rows = Rows.of(graph, settings["rows"], int(settings["targets"]))
     tensors = ForwardTensors(graph, prefix, rows)
     forward = {node.output: node for node in graph.nodes if is_original(node)}
     chains = find_chains(graph, rectified_at(graph.nodes, prefix))

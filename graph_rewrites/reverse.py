@@ -178,7 +178,7 @@ class Sweep:
         prune(self.graph, self.prefix, needed)
         settings = {"relu": self.relu, "other_activations": self.other_activations}
         if self.rows is not None:
-            settings["rows"] = self.rows.index
+            settings.update(rows=self.rows.index, targets=str(self.rows.targets))
         note_sweep(self.graph, self.prefix, settings)
 
     def emitter(self, forward: str, op_type: str, rule: str) -> Emitter:

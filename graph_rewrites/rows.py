@@ -27,16 +27,18 @@ class Rows:
 
     Attributes:
         index: int64 vector, the image that each row of the cotangents belongs to.
+        targets: rows of each image.
         images: the tensors whose first axis counts the images.
         mixed: the tensors that depend on the images in any other way.
     """
 
     index: str
+    targets: int
     images: frozenset[str]
     mixed: frozenset[str]
 
     @classmethod
-    def of(cls, graph: Graph, index: str) -> Rows:
+    def of(cls, graph: Graph, index: str, targets: int) -> Rows:
         """Find the tensors of `graph` whose first axis is the batch, by trying a telling size."""
         known = graph.types_at(TELLING)
         images = {name for name, type_ in known.items() if (type_.shape or (0,))[0] == TELLING}
@@ -44,7 +46,7 @@ class Rows:
         for node in graph.nodes:
             if node.op_type != "Shape" and not depending.isdisjoint((*node.inputs, *node.captures)):
                 depending.update(node.outputs)
-        return cls(index, frozenset(images), frozenset(depending - images))
+        return cls(index, targets, frozenset(images), frozenset(depending - images))
 
     def require_apart(self, node: Node) -> None:
         """Refuse a forward node that works along the images.

@@ -61,7 +61,7 @@ def directional_error(
     prefix: str = "grad",
     *,
     directions: int = 4,
-    steps: Sequence[float] = (1e-5, 1e-6, 1e-7, 2e-7, 5e-8, 1e-4, 1e-3, 1e-2),
+    steps: Sequence[float] = (1e-5, 1e-6, 1e-7, 1e-4, 1e-3, 1e-2),
     seed: int = 0,
 ) -> float:
     """How far a differentiated model's gradient g is from its own central differences.
@@ -71,9 +71,11 @@ def directional_error(
 
         | <g, d> - <ct, f(x + h·d) - f(x - h·d)> / 2h |  /  (‖g‖ / √n),
 
-    the best over the steps h, tried until one has crossed no kink. x is first moved a little, since
-    whole numbers and the zeros behind a ReLU lie exactly on kinks of what follows. Only
-    relu="gradient" is a derivative; the two other ReLU rules cannot be checked so.
+    the best over the steps h, tried until one has crossed no kink. A kink on one side of x says
+    nothing about g, and with <ct, 4 (f(x + h/2·d) - f(x)) - (f(x + h·d) - f(x))> / h the other side
+    alone is as accurate; so each side counts as well. x is first moved a little, since whole
+    numbers and the zeros behind a ReLU lie exactly on kinks of what follows. Only relu="gradient"
+    is a derivative; the two other ReLU rules cannot be checked so.
 
     Args:
         grads: what `differentiate` returned.
@@ -126,11 +128,16 @@ def _slope_error(
     d = np.asarray(rng.standard_normal(x.shape))
     d /= np.linalg.norm(d)
     error, enough = float("inf"), _NO_KINK * float(np.linalg.norm(g)) / g.size**0.5
+    expected, y = np.vdot(g, d), f(x)
     for h in steps:
-        slope = np.vdot(ct, f(x + h * d) - f(x - h * d)) / (2 * h)
-        error = min(error, abs(float(np.vdot(g, d) - slope)))
-        if error <= enough:
-            break
+        ahead, behind = f(x + h * d), f(x - h * d)
+        error = min(error, abs(float(expected - np.vdot(ct, ahead - behind) / (2 * h))))
+        for side, far in ((h, ahead), (-h, behind)):
+            if error <= enough:
+                return error
+            near = f(x + side / 2 * d)
+            slope = np.vdot(ct, 4 * (near - y) - (far - y)) / side
+            error = min(error, abs(float(expected - slope)))
     return error
 
 

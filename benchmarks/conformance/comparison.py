@@ -264,15 +264,21 @@ def _aligned(ours: Sequence[Kink], theirs: Sequence[Kink]) -> list[Kink] | None:
     """For each kink of the network the graph's, or its own where the graph leaves it out.
 
     A network may compute what nothing reads, and an exporter may write its parts in another order;
-    two passes of one network stand on the same piece nearly everywhere. None where a kink of the
-    graph is none of the network's.
+    two passes of one network stand on the same piece nearly everywhere. Where a network computes
+    one thing several times and the exporter merged it, all of them stand where the graph does.
+    None where a kink of the graph is none of the network's.
     """
-    left, found = list(ours), []
+    left, found = list(ours), list[Kink]()
     for kink in theirs:
         same = next((k for k in left if _is_same(k, kink)), None)
-        found.append(same or kink)
+        twins = (f for t, f in zip(theirs, found, strict=False) if _is_twin(t, kink))
+        found.append(same or next(twins, kink))
         left = [k for k in left if k is not same]
     return None if left else found
+
+
+def _is_twin(a: Kink, b: Kink) -> bool:
+    return a.kind == b.kind and np.array_equal(a.state, b.state)
 
 
 def _is_same(a: Kink, b: Kink) -> bool:

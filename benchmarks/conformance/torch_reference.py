@@ -30,13 +30,13 @@ class TorchReference:
     def __init__(self, member: str) -> None:
         torch.set_num_threads(1)  # the weights' statistics must not depend on the machine
         with quiet():
-            self._single, self.shape = build(member)
+            self.module, self.shape = build(member)
         torch.set_num_threads(_THREADS)
-        self._double = copy.deepcopy(self._single).double()
+        self._double = copy.deepcopy(self.module).double()
         zeros = torch.zeros(BATCH, *self.shape)
         with torch.no_grad():  # what a network computes once and keeps, it computes now
             self._double(zeros.double())
-            self.scores = tuple(self._single(zeros).shape)
+            self.scores = tuple(self.module(zeros).shape)
 
     def export(self, path: Path) -> onnx.ModelProto:
         """Of a free batch where the exporter can, else of two."""
@@ -52,7 +52,7 @@ class TorchReference:
 
     def _export(self, **options: object) -> torch.onnx.ONNXProgram:
         program = torch.onnx.export(
-            self._single,
+            self.module,
             (torch.zeros(BATCH, *self.shape),),
             dynamo=True,
             verbose=False,
@@ -65,7 +65,7 @@ class TorchReference:
 
     def locate(self, images: Array, values: Array) -> Place:
         """The number of the functional call."""
-        found = torch_gradients.call_computing(self._single, images, values)
+        found = torch_gradients.call_computing(self.module, images, values)
         return found[0] if found is not None and found[1] <= SAME else None
 
     def gradients(
@@ -79,7 +79,7 @@ class TorchReference:
         replay: Sequence[Kink] | None = None,
     ) -> Gradients:
         """Autograd's; of large pictures one by one, since a batch would not fit into memory."""
-        net = self._double if double else self._single
+        net = self._double if double else self.module
         if max(self.shape) < _LARGE:
             return torch_gradients.gradients(net, place, images, ct, rule, replay)
         passes = []

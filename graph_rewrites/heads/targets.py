@@ -75,7 +75,7 @@ def select_targets(
     choice = op.Cast(chosen, to=TensorProto.FLOAT)
     if two_sided:
         choice = op.MatMul(choice, op.constant([[-1.0], [1.0]]))
-    several = Rows.of(graph, asked.rows) if asked.rows else None
+    several = Rows.of(graph, asked.rows, targets) if asked.rows else None
     return Selection(offer.cotangent(choice), valid, several, targets, asked.batch)
 
 

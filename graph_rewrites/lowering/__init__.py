@@ -13,10 +13,12 @@ from types import MappingProxyType
 
 import onnx
 
+from graph_rewrites.canonical.folding import fold_constants
 from graph_rewrites.graph import Graph
 from graph_rewrites.lowering.cpu import CPU
 from graph_rewrites.lowering.cuda import CUDA
 from graph_rewrites.lowering.pattern import Pattern, apply
+from graph_rewrites.lowering.separation import separate_targets
 from graph_rewrites.lowering.specialization import specialize
 from graph_rewrites.stamps import LOWERED_KEY, refuse_lowered
 
@@ -55,6 +57,9 @@ def lower(
     refuse_lowered(graph.metadata)
     if shapes:
         specialize(graph, shapes)
+        if provider == "cpu":
+            separate_targets(graph)
+        fold_constants(graph)
     counts = apply(graph, PROVIDERS[provider])
     _log.debug("lowered for %s: %s", provider, counts)
     if provider != "portable":

@@ -15,7 +15,7 @@ MIXED = """g (float[N, 4] x, int64[M] index) => (float[N, 4] y)
 
 def forward() -> ForwardTensors:
     graph = Graph(graph_of(MIXED))
-    return ForwardTensors(graph, "grad", Rows.of(graph, "index"))
+    return ForwardTensors(graph, "grad", Rows.of(graph, "index", 2))
 
 
 def test_images_are_repeated_once() -> None:
@@ -53,7 +53,7 @@ def test_an_operator_that_works_along_the_images_is_refused(node: str) -> None:
     text = f"""g (float[N, 4] x, int64[N] index, int64[N, 4] indices, int64[N, 1] places)
         => (float[N, 4] y) <int64[1] first = {{0}}> {{ {node} }}"""
     graph = Graph(graph_of(text))
-    rows = Rows.of(graph, "index")
+    rows = Rows.of(graph, "index", 2)
     with pytest.raises(SeveralTargetsError, match="works along them; explain one target"):
         rows.require_apart(graph.nodes[0])
 
@@ -72,4 +72,4 @@ def test_an_operator_that_works_within_each_image_is_not(node: str) -> None:
     text = f"""g (float[N, 4] x, int64[4] index, int64[N, 1] places)
         => (float[N, 4] y) <int64[1] last = {{1}}> {{ {node} }}"""
     graph = Graph(graph_of(text))
-    Rows.of(graph, "index").require_apart(graph.nodes[0])
+    Rows.of(graph, "index", 2).require_apart(graph.nodes[0])

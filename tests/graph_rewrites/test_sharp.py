@@ -6,8 +6,11 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+import graph_rewrites as gr
 from graph_rewrites.sharp import DoubleModel, directional_error
 from graph_rewrites.sharp_ops import EXACT
+
+from .samples import graph_of
 
 FORWARD = """
     c = Conv<strides=[2,2], pads=[1,1,1,1], group=2>(x, w, b)
@@ -114,6 +117,20 @@ def test_another_prefix_has_its_own_seed():
             for place, name in enumerate(names):
                 names[place] = {"cotangent": "again/cotangent", "grad/x": "again/x"}.get(name, name)
     assert directional_error(model, _picture(), "x", of="logits", prefix="again") < 1e-7
+
+
+@pytest.mark.parametrize("x", [0.5, -0.5])
+def test_a_kink_on_one_side_is_no_error(x):
+    """A step of 1 reaches over the kink at 0, and the other side of x tells the slope."""
+    text = "net (float[N,1] x) => (float[N,1] y) { y = Relu(x) }"
+    value = {"x": np.full((1, 1), x, np.float32)}
+    grads = gr.differentiate(graph_of(text), "x", of="y")
+    wrong = gr.differentiate(graph_of(text), "x", of="y", relu="deconvnet")
+    if x > 0:
+        assert directional_error(grads, value, "x", of="y", steps=(1.0,)) < 1e-12
+    else:  # no gradient at all: infinity, which is no error to judge by
+        assert directional_error(grads, value, "x", of="y", steps=(1.0,)) == np.inf
+        assert directional_error(wrong, value, "x", of="y", steps=(1.0,), seed=1) > 0.1
 
 
 def test_a_missing_input_is_named():

@@ -1,0 +1,1 @@
+"""How fast explanations are, side by side with the peers."""

@@ -1,0 +1,69 @@
+"""Peak memory of forward and gradient, each contender in a process of its own."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+CONTENDERS = ("lowered", "PyTorch eager")
+
+
+def peak(title: str, exports: Path, contender: str, batch: int, threads: int) -> float:
+    """The resident set of a process that does nothing else, at its highest, in MiB."""
+    command = [sys.executable, "-m", "benchmarks.speed.memory", title, str(exports), contender]
+    done = subprocess.run(
+        [*command, str(batch), str(threads)], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def _lowered(title: str, exports: Path, batch: int, threads: int) -> None:
+    """What a user's process does: open the file, explain."""
+    import numpy as np
+    import onnx
+
+    import graph_rewrites as gr
+    from analyzer.session import Session
+    from benchmarks.speed.networks import NETWORKS
+
+    model = gr.explanation_model(onnx.load(NETWORKS[title].file(exports)), "gradient")
+    tensor = model.graph.input[0]
+    image = [dim.dim_value for dim in tensor.type.tensor_type.shape.dim[1:]]
+    feeds = {
+        tensor.name: np.zeros((batch, *image), np.float32),
+        "target": np.zeros(batch, np.int64),
+    }
+    model = gr.lower(model, "cpu", {name: value.shape for name, value in feeds.items()})
+    session = Session(model, threads=threads)
+    del model
+    for _ in range(3):
+        session.run(feeds)
+
+
+def _pytorch(title: str, exports: Path, batch: int, threads: int) -> None:
+    """The network from its constructor: loading trained weights costs no less."""
+    del exports
+    import torch
+
+    from benchmarks.speed.contenders import input_gradient
+    from benchmarks.speed.networks import NETWORKS
+    from tests.oracles.torchvision_door import import_torchvision
+
+    zoo, _, name = NETWORKS[title].member.partition("/")
+    models = import_torchvision().models
+    if zoo == "timm":
+        import timm as models
+    torch.set_num_threads(threads)
+    create = models.create_model if zoo == "timm" else models.get_model
+    net = create(name).eval().requires_grad_(False)
+    x, target = torch.zeros(batch, 3, 224, 224), torch.zeros(batch, dtype=torch.int64)
+    for _ in range(3):
+        input_gradient(net, x, target)
+
+
+if __name__ == "__main__":
+    run = {"lowered": _lowered, "PyTorch eager": _pytorch}[sys.argv[3]]
+    run(sys.argv[1], Path(sys.argv[2]), int(sys.argv[4]), int(sys.argv[5]))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

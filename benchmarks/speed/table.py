@@ -1,0 +1,166 @@
+"""RESULTS.md: the figures, and each bar with what was seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+Row = Mapping[str, Any]
+
+FORWARD, LOWERED, PORTABLE, APART = "forward", "lowered", "portable", "lowered, apart"
+PEERS = ("PyTorch eager", "torch.compile", "captum", "pytorch-grad-cam")
+CONTENDERS = (PORTABLE, LOWERED, APART, *PEERS)
+DENSE = ("ResNet-50", "VGG-16", "DenseNet-121")
+LIGHT = ("MobileNetV2", "EfficientNet-B0", "ConvNeXt-T")
+
+_INTRODUCTION = """\
+# Results
+
+How long explanations take, as multiples of the runtime's forward pass alone, which is what a
+deployed model costs anyway. All contenders of a line ran by turns in one process, with {threads}
+threads; medians. `python -m benchmarks.speed` measures and writes this page.
+
+- *portable*: the explanation model as it is written; *lowered*: the form that `analyzer` runs on a
+  CPU; *apart*: one lowered model for each map instead of one forward pass for all.
+- Weights are random and seeded, the same for all; pictures are noise of 224 × 224.
+- *captum*'s Grad-CAM is its `LayerGradCam`, upsampled. pytorch-grad-cam runs as its README has it,
+  with a network whose parameters ask for gradients.
+
+"""
+
+
+def read(path: Path) -> list[Row]:
+    """The newest row of each network, batch and task."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = (json.loads(line) for line in lines)
+    return list({(row["network"], row["batch"], row["task"]): row for row in rows}.values())
+
+
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write the page."""
+    if rows:
+        path.write_text("\n".join(_page(rows)) + "\n", encoding="utf-8")
+
+
+def _page(rows: Sequence[Row]) -> Iterator[str]:
+    yield _INTRODUCTION.format(threads=rows[0]["threads"])
+    yield from _bars(rows)
+    for task in dict.fromkeys(row["task"] for row in rows):
+        yield from ("", f"## {task}", "")
+        shown = [c for c in CONTENDERS if any(c in r["seconds"] for r in rows if r["task"] == task)]
+        yield _line("network", "batch", "forward, ms", *shown, "spread")
+        yield _line("---", *["---:"] * (3 + len(shown)))
+        for row in rows:
+            if row["task"] == task:
+                seconds = row["seconds"]
+                cells = [_ratio(row, c) for c in shown]
+                spread = max(timing["spread"] for timing in seconds.values())
+                forward = f"{1e3 * seconds[FORWARD]['median']:.1f}"
+                yield _line(row["network"], row["batch"], forward, *cells, f"{spread:.0%}")
+    yield from _memory(rows)
+    yield from _conditions(rows)
+
+
+def _bars(rows: Sequence[Row]) -> Iterator[str]:
+    yield from ("## Bars", "", _line("bar", "seen", "met"), _line("---", "---", "---"))
+    for batch in sorted({row["batch"] for row in rows}):
+        for limit, names in ((2.2, DENSE), (2.8, LIGHT)):
+            found = {n: _of(rows, n, batch, "gradient", LOWERED) for n in names}
+            yield _bar(f"gradient ≤ {limit} × forward, batch {batch}", found, limit)
+        found = {n: _of(rows, n, batch, "Grad-CAM", LOWERED) for n in (*DENSE, *LIGHT)}
+        yield _bar(f"Grad-CAM ≤ 1.10 × forward (VGG-16 1.25), batch {batch}", found, 1.10)
+        for task, peers in (
+            ("gradient", ("captum", "PyTorch eager")),
+            ("Grad-CAM", ("pytorch-grad-cam",)),
+        ):
+            for peer in peers:
+                yield from _against(rows, batch, task, peer)
+        for task, count in (("three rules", 3), ("five classes", 5)):
+            yield from _shared(rows, batch, task, count)
+
+
+def _bar(text: str, found: Mapping[str, float | None], limit: float) -> str:
+    known = {name: value for name, value in found.items() if value is not None}
+    met = all(
+        value <= (1.25 if "VGG" in name and limit < 2 else limit) for name, value in known.items()
+    )
+    seen = ", ".join(f"{name} {value:.2f}" for name, value in known.items())
+    return _line(text, seen or "not measured", _met(met) if known else "")
+
+
+def _against(rows: Sequence[Row], batch: int, task: str, peer: str) -> Iterator[str]:
+    times = {}
+    for name in (*DENSE, *LIGHT):
+        ours, theirs = (_of(rows, name, batch, task, c) for c in (LOWERED, peer))
+        if ours is not None and theirs is not None:
+            times[name] = theirs / ours
+    if times:
+        mean = geometric_mean(times.values())
+        least = 4.0 if task == "Grad-CAM" else 1.3
+        seen = ", ".join(f"{name} {value:.2f}" for name, value in times.items())
+        text = f"{task}: {peer}'s time over ours, > 1 and ≥ {least} in the mean, batch {batch}"
+        yield _line(text, f"{mean:.2f} ({seen})", _met(min(times.values()) > 1 and mean >= least))
+
+
+def _shared(rows: Sequence[Row], batch: int, task: str, k: int) -> Iterator[str]:
+    """What k backward passes over one forward cost, beside k runs: at most 1.1 (1+kB)/(k+kB)."""
+    shares = {}
+    for name in (*DENSE, *LIGHT):
+        together, apart = (_of(rows, name, batch, task, c) for c in (LOWERED, APART))
+        if together is not None and apart is not None:
+            backward = apart / k - 1
+            shares[name] = together / apart / ((1 + k * backward) / (k + k * backward))
+    if shares:
+        seen = ", ".join(f"{name} {value:.2f}" for name, value in shares.items())
+        text = f"{task} over one forward ≤ 1.10 × what sharing it must save, batch {batch}"
+        yield _line(text, seen, _met(max(shares.values()) <= 1.10))
+
+
+def _memory(rows: Sequence[Row]) -> Iterator[str]:
+    yield from ("", "## Peak memory of forward and gradient, MiB of the whole process", "")
+    yield _line("network", "batch", LOWERED, "PyTorch eager")
+    yield _line("---", "---:", "---:", "---:")
+    for row in rows:
+        if "peak" in row:
+            peaks = (f"{row['peak'][c]:.0f}" for c in (LOWERED, "PyTorch eager"))
+            yield _line(row["network"], row["batch"], *peaks)
+
+
+def _conditions(rows: Sequence[Row]) -> Iterator[str]:
+    yield from ("", "## Conditions", "")
+    for facts in dict.fromkeys(
+        (row["date"], row["processor"], row["cores"], tuple(sorted(row["versions"].items())))
+        for row in rows
+    ):
+        date, processor, cores, versions = facts
+        listed = ", ".join(f"{name} {version}" for name, version in versions)
+        yield f"- {date}: {processor}, {cores} cores; {listed}."
+    absent = {f"{c}, {r['network']}: {why}" for r in rows for c, why in r["absent"].items()}
+    if absent:
+        yield from ("", "Not run:", "", *(f"- {text}" for text in sorted(absent)))
+
+
+def _of(rows: Sequence[Row], network: str, batch: int, task: str, contender: str) -> float | None:
+    """A contender's time over the forward's."""
+    for row in rows:
+        if (row["network"], row["batch"], row["task"]) == (network, batch, task):
+            timing = row["seconds"].get(contender)
+            if timing is not None:
+                return float(timing["median"] / row["seconds"][FORWARD]["median"])
+    return None
+
+
+def _ratio(row: Row, contender: str) -> str:
+    timing = row["seconds"].get(contender)
+    return "" if timing is None else f"{timing['median'] / row['seconds'][FORWARD]['median']:.2f}"
+
+
+def _met(met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
+def _line(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
