@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.numpy_helper
 from google.protobuf.message import EncodeError
 
 from analyzer.errors import (
@@ -26,6 +27,7 @@ from analyzer.errors import (
     UsageError,
 )
 from analyzer.sources import external_data
+from graph_rewrites.weights import detach
 
 try:
     import onnxruntime as ort
@@ -52,6 +54,8 @@ _LEVELS: Final = MappingProxyType(
         "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     }
 )
+_LARGE: Final = 2**16
+_PLAIN: Final = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 _FATAL, _WARNING = 4, 2
 _logger_lock = threading.Lock()
 
@@ -73,6 +77,7 @@ class Session:
         device: Device = "cpu",
         optimization: Optimization = "all",
         threads: int | None = None,
+        weights: Mapping[str, onnx.TensorProto] | None = None,
     ) -> None:
         """Load the model.
 
@@ -82,15 +87,19 @@ class Session:
             device: "cuda" is an error where CUDA does not load; "auto" prefers CUDA.
             optimization: The runtime's graph optimisation level.
             threads: Threads inside one operator; None leaves the choice to the runtime.
+            weights: The weights that the model was written without, by name.
 
         Raises:
             MissingProviderError: CUDA was asked for and does not load.
             ModelRejectedError: The runtime refuses the model.
         """
-        data = model if isinstance(model, bytes) else _serialise(model)
         options = _options(optimization, threads)
-        self._mapped = {} if isinstance(model, bytes) else _map_external(model)
-        options.add_external_initializers(list(self._mapped), list(self._mapped.values()))
+        self._weights: dict[str, Any] = {}
+        if not isinstance(model, bytes):
+            model, self._weights = _detached(model, weights)
+            names, values = list(self._weights), list(self._weights.values())
+            options.add_external_initializers(names, values)
+        data = model if isinstance(model, bytes) else _serialise(model)
         self._session, self.reason = _open(data, options, device)
         self.provider: str = self._session.get_providers()[0]
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == _CUDA else "cpu"
@@ -246,14 +255,29 @@ def _serialise(model: onnx.ModelProto) -> bytes:
         ) from error
 
 
-def _map_external(model: onnx.ModelProto) -> dict[str, Any]:
-    """The weights that stay in their files, by name; they must live as long as the session."""
+def _detached(
+    model: onnx.ModelProto, bulk: Mapping[str, onnx.TensorProto] | None
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The model without its large weights, and these; they must live as long as the session.
+
+    Written into a message, read back and handed over they would be in memory three times more.
+    """
+    light, bulk = detach(model) if bulk is None else (model, bulk)
     make = ort.OrtValue.ortvalue_from_numpy_with_onnx_type
-    return {
-        tensor.name: make(external_data.mapped(tensor), tensor.data_type)
-        for tensor in model.graph.initializer
-        if external_data.is_external(tensor)
-    }
+    found = {}
+    for stub in light.graph.initializer:
+        full = bulk.get(stub.name)
+        if full is None:
+            continue
+        outside = external_data.is_external(full)
+        if not outside and (full.data_type not in _PLAIN or len(full.raw_data) < _LARGE):
+            stub.CopyFrom(full)
+            continue
+        values = external_data.mapped(full) if outside else onnx.numpy_helper.to_array(full)
+        found[stub.name] = make(values, full.data_type)
+        stub.data_location = onnx.TensorProto.EXTERNAL
+        stub.external_data.add(key="location", value="detached")
+    return light, found
 
 
 def _tidy(error: Exception) -> str:

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 import numpy.typing as npt
 import onnx
 
-import graph_rewrites as gr
 from analyzer.session import Arrays, Session
+from graph_rewrites.lowering import lowered_graph
 
 _KEPT: Final = 2
 
@@ -25,9 +25,14 @@ class SpecializedSession:
         device: "cpu" or "cuda".
     """
 
-    def __init__(self, model: onnx.ModelProto, device: Literal["cpu", "cuda"]) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        device: Literal["cpu", "cuda"],
+        threads: int | None = None,
+    ) -> None:
         """Keep the model; nothing is opened before the first run."""
-        self._model = model
+        self._model, self._threads = model, threads
         self.device: Literal["cpu", "cuda"] = device
         self._kept: OrderedDict[Shapes, Session] = OrderedDict()
 
@@ -46,9 +51,10 @@ class SpecializedSession:
     def _session(self, inputs: Arrays) -> Session:
         key = tuple((name, value.shape) for name, value in sorted(inputs.items()))
         if key not in self._kept:
-            lowered = gr.lower(self._model, self.device, dict(key))
+            lowered = lowered_graph(self._model, self.device, dict(key))
+            light, weights = lowered.export_detached()
             while len(self._kept) >= _KEPT:
                 self._kept.popitem(last=False)
-            self._kept[key] = Session(lowered, self.device)
+            self._kept[key] = Session(light, self.device, threads=self._threads, weights=weights)
         self._kept.move_to_end(key)
         return self._kept[key]

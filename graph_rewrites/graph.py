@@ -284,9 +284,13 @@ class Graph:
 
     def export(self) -> onnx.ModelProto:
         """Write the model, weights and all, and what the source said where no edit changed it."""
+        return weights.attach(*self.export_detached())
+
+    def export_detached(self) -> tuple[onnx.ModelProto, dict[str, TensorProto]]:
+        """The same without its bulky weights, and these, which belong to the source."""
         model = self._write()
         update_types(model.graph, self.types, self._foreign())
-        return weights.attach(model, self._bulk)
+        return model, self._bulk
 
     def _foreign(self) -> set[str]:
         """Tensors whose types no inference can tell: the outputs of custom operators."""

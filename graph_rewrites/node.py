@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ class Node:
     """One node of a `Graph`: operator, tensors by name ("" = omitted), attributes, metadata."""
 
     def __init__(self, graph: Graph, core: gs.Node, proto: onnx.NodeProto) -> None:
-        self.graph = graph
+        self._graph = weakref.ref(graph)  # in a cycle the weights would wait for the collector
         self.core = core
         self.op_type = proto.op_type
         self.domain = proto.domain
@@ -31,6 +32,13 @@ class Node:
         self.metadata = {entry.key: entry.value for entry in proto.metadata_props}
         self._proto = proto
         self.captures = tuple(subgraph_captures(proto))
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that the node belongs to, which must still be open."""
+        graph = self._graph()
+        assert graph is not None, f"the graph of {self.op_type} {self.name!r} is closed"
+        return graph
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ class Task:
             side = round((tokens.shape[1] - 1) ** 0.5)
             return tokens[:, 1:].reshape(len(tokens), side, side, -1).permute(0, 3, 1, 2)
 
-        net = copy.deepcopy(self._opened.module)
+        net = copy.deepcopy(self._opened.module).requires_grad_()
         tokens = self._opened.network.title.startswith("ViT")
         layers = [self._opened.network.layer(net)]
         cam = GradCAM(net, layers, reshape_transform=grid if tokens else None)

@@ -51,6 +51,13 @@ def lower(
         UnknownTensorError: `shapes` names no input.
         ValueError: an unknown provider, or a shape that contradicts the declared one.
     """
+    return lowered_graph(model, provider, shapes).export()
+
+
+def lowered_graph(
+    model: onnx.ModelProto, provider: str, shapes: Mapping[str, Sequence[int]] | None
+) -> Graph:
+    """What `lower` writes, before its weights are copied; see there."""
     if provider not in PROVIDERS:
         raise ValueError(f"provider must be one of {', '.join(PROVIDERS)}, not {provider!r}")
     graph = Graph(model)
@@ -64,4 +71,4 @@ def lower(
     _log.debug("lowered for %s: %s", provider, counts)
     if provider != "portable":
         graph.metadata[LOWERED_KEY] = provider
-    return graph.export()
+    return graph

@@ -29,7 +29,8 @@ def one_node(op: str, shape: tuple, weight: tuple | None = None, **attrs) -> onn
 
 
 def window_of(model: onnx.ModelProto) -> Window:
-    (node,) = Graph(model).nodes
+    graph = Graph(model)
+    (node,) = graph.nodes
     return Window.of(node)
 
 
