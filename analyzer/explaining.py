@@ -22,6 +22,7 @@ from analyzer.intake import Intake
 from analyzer.methods import METHODS
 from analyzer.plan import MapOutput, Plan
 from analyzer.questions import Question
+from analyzer.session import NodeTime
 from analyzer.specialized import SpecializedSession
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -75,15 +76,28 @@ class Explainer:
         context: Context,
     ) -> dict[str, Explanation]:
         """Run the images and read the maps, by "<method>" or "<method>/<layer>"."""
-        feeds = {asked_input(self._model, name): values for name, values in question.feeds.items()}
-        question = replace(question, feeds=feeds)
-        inputs = {context.image.name: intake.values, **feeds}
+        question, inputs = self._inputs(intake, question, context)
         outputs = self._run(inputs, question, batching, size)
         explained = {}
         for item in self.plan.maps():
             explained[item.key] = self._read(item, outputs, intake, question, context, batching)
             _warn(explained[item.key])
         return explained
+
+    def profile(
+        self, intake: Intake, question: Question, batching: Batching, context: Context
+    ) -> tuple[list[NodeTime], float]:
+        """What the nodes took for the first image, and one run, in seconds."""
+        _, inputs = self._inputs(intake, question, context)
+        first = {name: values[:1].repeat(batching.fixed or 1, 0) for name, values in inputs.items()}
+        return self.session.profile(first)
+
+    def _inputs(
+        self, intake: Intake, question: Question, context: Context
+    ) -> tuple[Question, dict[str, npt.NDArray[Any]]]:
+        """The question, its inputs called as the model calls them, and all inputs."""
+        feeds = {asked_input(self._model, name): values for name, values in question.feeds.items()}
+        return replace(question, feeds=feeds), {context.image.name: intake.values, **feeds}
 
     def embed(
         self, intake: Intake, batching: Batching, size: int | None, context: Context

@@ -1,7 +1,8 @@
 """Analyzer: one model, ready to be asked why it says what it says."""
 
+import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, overload
 
@@ -24,7 +25,8 @@ from analyzer.pictures import PictureSource
 from analyzer.plan import Methods, Plan
 from analyzer.prediction import Prediction, read_prediction
 from analyzer.preprocess import PRESETS, Preprocess
-from analyzer.questions import ask, objective_of
+from analyzer.profile import Profile, profile_of
+from analyzer.questions import Question, ask, objective_of
 from analyzer.rewriting import rewriting
 from analyzer.session import Session, Settled
 from analyzer.sources import OpenedModel
@@ -32,6 +34,17 @@ from analyzer.sources.external_data import bring_in
 from analyzer.specialized import SpecializedSession
 from analyzer.targets import Target, nest
 from graph_rewrites.canonical import canonical_facts
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request, checked, what answers it, and the seconds that its pictures took to read."""
+
+    intake: Intake
+    question: Question
+    explainer: Explainer
+    batching: Batching
+    decoding: float
 
 
 class Analyzer:
@@ -198,18 +211,34 @@ class Analyzer:
             ImageError: A picture that cannot be used.
             ModelRejectedError: The model cannot be differentiated.
         """
-        intake = self._take_in(images)
-        count = len(intake.pictures)
-        rows = nest(target, count)
-        explained = self.explained(output, objective_of(rows))
-        targets = 1 if self._fixed else len(rows[0])
-        layers = explained.layer_names(layer)
-        plan = Plan.of(method, layers, targets, other_activations, output, explained.objective)
-        explainer = self._explainer(plan, explained)
-        question = ask(rows, explained, intake, lambda images: self._embed(explainer, images))
-        batching = self._batching_of(count)
-        found = explainer.explain(intake, question, batching, self._batch_size, self._context)
-        return found if plan.several else next(iter(found.values()))
+        asked = self._ask(images, method, target, layer, other_activations, output)
+        found = asked.explainer.explain(
+            asked.intake, asked.question, asked.batching, self._batch_size, self._context
+        )
+        return found if asked.explainer.plan.several else next(iter(found.values()))
+
+    def profile(
+        self,
+        image: Images,
+        method: Methods = "grad_cam",
+        target: Target = None,
+        layer: Layers = None,
+        other_activations: str = "gradient",
+        output: str | None = None,
+    ) -> Profile:
+        """Measure where the time goes when an image is explained; arguments as for `explain`.
+
+        Returns:
+            The phases "decode", "forward", "backward", "maps" and "layout"; nothing is written.
+
+        Raises:
+            AnalyzerError: See `explain`.
+        """
+        asked = self._ask(image, method, target, layer, other_activations, output)
+        nodes, run = asked.explainer.profile(
+            asked.intake, asked.question, asked.batching, self._context
+        )
+        return profile_of(nodes, run, {"decode": asked.decoding}, self.device)
 
     def predict(self, images: Images) -> Prediction:
         """What the model itself says.
@@ -308,12 +337,35 @@ class Analyzer:
             return Batching(None, True, "a single image")
         return self._batching
 
-    def _take_in(self, images: Images) -> Intake:
+    def _ask(
+        self,
+        images: Images,
+        method: Methods,
+        target: Target,
+        layer: Layers,
+        other_activations: str,
+        output: str | None,
+    ) -> _Asked:
+        """Check a request, and build what answers it."""
+        begun = time.perf_counter()
+        intake = self._take_in(images, stacklevel=4)
+        decoding = time.perf_counter() - begun
+        count = len(intake.pictures)
+        rows = nest(target, count)
+        explained = self.explained(output, objective_of(rows))
+        targets = 1 if self._fixed else len(rows[0])
+        layers = explained.layer_names(layer)
+        plan = Plan.of(method, layers, targets, other_activations, output, explained.objective)
+        explainer = self._explainer(plan, explained)
+        question = ask(rows, explained, intake, lambda images: self._embed(explainer, images))
+        return _Asked(intake, question, explainer, self._batching_of(count), decoding)
+
+    def _take_in(self, images: Images, stacklevel: int = 3) -> Intake:
         intake = take_in(images, self.preprocess, self.image)
         if self._declared.assumed and intake.prepared_here:
             self._declared = replace(self._declared, assumed=False)
             assumption = provenance.assumption(self.preprocess)
-            warnings.warn(f"{self.name}: {assumption}", ExplanationWarning, stacklevel=3)
+            warnings.warn(f"{self.name}: {assumption}", ExplanationWarning, stacklevel=stacklevel)
         return intake
 
     def _embed(

@@ -6,11 +6,15 @@ never does: "cuda" is an error then, and "auto" says what it took and why.
 
 import contextlib
 import io
+import json
 import logging
 import re
+import statistics
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -56,6 +60,7 @@ _LEVELS: Final = MappingProxyType(
 )
 _LARGE: Final = 2**16
 _PLAIN: Final = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
+_KERNEL: Final = "_kernel_time"
 _FATAL, _WARNING = 4, 2
 _logger_lock = threading.Lock()
 
@@ -78,6 +83,7 @@ class Session:
         optimization: Optimization = "all",
         threads: int | None = None,
         weights: Mapping[str, onnx.TensorProto] | None = None,
+        profile: bool = False,
     ) -> None:
         """Load the model.
 
@@ -88,12 +94,17 @@ class Session:
             optimization: The runtime's graph optimisation level.
             threads: Threads inside one operator; None leaves the choice to the runtime.
             weights: The weights that the model was written without, by name.
+            profile: Measure each node, for `node_times`.
 
         Raises:
             MissingProviderError: CUDA was asked for and does not load.
             ModelRejectedError: The runtime refuses the model.
         """
         options = _options(optimization, threads)
+        self._scratch = TemporaryDirectory() if profile else None
+        if self._scratch is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(self._scratch.name) / "profile")
         self._weights: dict[str, Any] = {}
         if not isinstance(model, bytes):
             model, self._weights = _detached(model, weights)
@@ -133,6 +144,42 @@ class Session:
         except Exception as error:
             raise AnalyzerError(f"the runtime failed on {self.provider}: {_tidy(error)}") from error
         return dict(zip(names, results, strict=True))
+
+    def node_times(self) -> list["NodeTime"]:
+        """What every node of the optimised graph took in a run, of a session opened to profile.
+
+        The session stops measuring.
+        """
+        if self._scratch is None:
+            raise ValueError("the session was not opened with profile=True")
+        with self._scratch:
+            events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        self._scratch = None
+        times: dict[tuple[str, str, str], list[float]] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+                facts = event["args"]
+                name = event["name"].removesuffix(_KERNEL)
+                key = name, facts["op_name"], facts.get("provider", "")
+                times.setdefault(key, []).append(event["dur"] / 1e6)
+        return [NodeTime(*key, statistics.median(seconds)) for key, seconds in times.items()]
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """The time of one node.
+
+    Attributes:
+        name: Of the node in the optimised graph.
+        operator: Its operator.
+        provider: Where it ran.
+        seconds: Of one run, the median.
+    """
+
+    name: str
+    operator: str
+    provider: str
+    seconds: float
 
 
 @dataclass(frozen=True)

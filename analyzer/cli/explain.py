@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,22 @@ import click
 from analyzer.cli import options
 from analyzer.cli.exit_codes import ExitCode
 from analyzer.cli.output_paths import file_must_be_writable, folder_must_be_writable
-from analyzer.cli.terminal import complain, printable, progress, put, put_json, say, say_device
+from analyzer.cli.terminal import (
+    complain,
+    printable,
+    progress,
+    put,
+    put_json,
+    say,
+    say_all,
+    say_device,
+)
 from analyzer.cli.wanted import wanted
 from analyzer.errors import InputError
 
 if TYPE_CHECKING:
     from analyzer import Analyzer, Explanation
+    from analyzer.profile import Profile
     from analyzer.session import Device
 
 SCHEMA_VERSION = 1
@@ -26,11 +37,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture: an entry for each map, or why there is none."""
+    """What became of one picture: an entry for each map, or why there is none.
+
+    `writing` is how many seconds its files took.
+    """
 
     image: Path
     maps: tuple[Mapping[str, Any], ...] = ()
     error: str | None = None
+    writing: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The picture's entry of the JSON forms."""
@@ -86,6 +101,7 @@ class Result:
     show_default=True,
     help="Folder for maps and pictures; for one map also a file ending in .npz.",
 )
+@options.profile
 @options.output_format("text", "json", "jsonl")
 @options.debug
 def command(
@@ -103,6 +119,7 @@ def command(
     device: Device,
     other_activations: str,
     output: Path,
+    profile: bool,
     form: str,
 ) -> int:
     """Explain what MODEL says about each IMAGE, and write the maps.
@@ -139,7 +156,8 @@ def command(
         for result in _explain_each(loaded, shown, call, output):
             finished.append(result)
             _show(result, form)
-    return _conclude(finished, form, loaded)
+    profiled = _profiled(loaded, finished, call) if profile else None
+    return _conclude(finished, form, loaded, profiled)
 
 
 def _explain_each(
@@ -160,8 +178,22 @@ def _explain_each(
         except InputError as error:
             yield Result(image, error=str(error))
             continue
-        entries = (_map_entry(e, save(e, output, [stem])) for e in explained.values())
-        yield Result(image, tuple(entries))
+        begun = time.perf_counter()
+        files = [save(e, output, [stem]) for e in explained.values()]
+        writing = time.perf_counter() - begun
+        entries = map(_map_entry, explained.values(), files)
+        yield Result(image, tuple(entries), writing=writing)
+
+
+def _profiled(
+    loaded: Analyzer, finished: Sequence[Result], call: Mapping[str, Any]
+) -> Profile | None:
+    """Where the time of the first picture that could be explained went."""
+    for result in finished:
+        if result.error is None:
+            found = loaded.profile(result.image, **call)
+            return replace(found, seconds={**found.seconds, "write": result.writing})
+    return None
 
 
 def _show(result: Result, form: str) -> None:
@@ -175,10 +207,12 @@ def _show(result: Result, form: str) -> None:
                 put(f"  {printable(file)}")
 
 
-def _conclude(finished: Sequence[Result], form: str, loaded: Analyzer) -> ExitCode:
+def _conclude(
+    finished: Sequence[Result], form: str, loaded: Analyzer, profile: Profile | None
+) -> ExitCode:
     """Put the JSON document, list the failures, and choose the exit code."""
     if form == "json":
-        document = {
+        document: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "model": {
                 "name": loaded.name,
@@ -188,7 +222,13 @@ def _conclude(finished: Sequence[Result], form: str, loaded: Analyzer) -> ExitCo
             },
             "images": [result.as_dict() for result in finished],
         }
+        if profile is not None:
+            document["profile"] = profile.as_dict()
         put_json(document, indent=2)
+    elif profile is not None and form == "jsonl":
+        put_json({"profile": profile.as_dict()})
+    elif profile is not None:
+        say_all(profile.lines())
     failures = [result for result in finished if result.error is not None]
     for result in failures:
         complain(result.error)

@@ -34,6 +34,13 @@ debug = click.option(
 )
 
 
+profile = click.option(
+    "--profile",
+    is_flag=True,
+    help="Say where the time goes, and which operators are off the fast path.",
+)
+
+
 def output_format(*formats: str) -> Callable[[F], F]:
     """`--format`: the form of what goes to stdout, the first being the default."""
     return click.option(

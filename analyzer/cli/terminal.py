@@ -47,6 +47,13 @@ def say(message: object) -> None:
     click.echo(printable(message), err=True, color=colors_wanted())
 
 
+def say_all(lines: Iterable[str]) -> None:
+    """Lines of talk, on stderr; their columns stay."""
+    for line in lines:
+        words = (printable(word) for word in line.split(" "))
+        click.echo(" ".join(words), err=True, color=colors_wanted())
+
+
 def say_device(asked: str, reason: str) -> None:
     """What "auto" took and why, on stderr; nothing about a device that was asked for by name."""
     if asked == "auto":

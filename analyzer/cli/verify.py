@@ -9,9 +9,11 @@ import click
 
 from analyzer.cli import options
 from analyzer.cli.exit_codes import ExitCode
-from analyzer.cli.terminal import heading, put, put_json, put_table, say
+from analyzer.cli.terminal import heading, put, put_json, put_table, say, say_all
 
 if TYPE_CHECKING:
+    from analyzer import Analyzer
+    from analyzer.profile import Profile
     from analyzer.verification import Check, Verification
 
 SCHEMA_VERSION = 1
@@ -28,6 +30,7 @@ QUICK_DIRECTIONS = 1
     help="Check each gradient in one direction instead of four.",
 )
 @options.preprocess
+@options.profile
 @options.output_format("text", "json")
 @options.debug
 def command(
@@ -36,6 +39,7 @@ def command(
     layer: str | None,
     quick: bool,
     preprocess: str | None,
+    profile: bool,
     form: str,
 ) -> ExitCode:
     """Check on MODEL itself that its explanation model is right.
@@ -51,11 +55,24 @@ def command(
     loaded = analyzer.load(model, preprocess=preprocess)
     directions = QUICK_DIRECTIONS if quick else DIRECTIONS
     found = verify(loaded, output=explained, layer=layer, directions=directions, progress=say)
+    profiled = _profiled(loaded, explained) if profile else None
     if form == "json":
-        put_json({"schema_version": SCHEMA_VERSION, **found.as_dict()}, indent=2)
+        document = {"schema_version": SCHEMA_VERSION, **found.as_dict()}
+        if profiled is not None:
+            document["profile"] = profiled.as_dict()
+        put_json(document, indent=2)
     else:
         _put_text(found)
+        say_all(profiled.lines() if profiled is not None else ())
     return ExitCode.OK if found.passed else ExitCode.FINDINGS
+
+
+def _profiled(loaded: Analyzer, explained: str | None) -> Profile:
+    """Where the time of one picture's gradient goes."""
+    from analyzer.batching import distinct_pair
+
+    (noise, _) = distinct_pair(loaded.image, loaded.preprocess)
+    return loaded.profile(noise[None], "gradient", output=explained)
 
 
 def _put_text(found: Verification) -> None:
