@@ -69,6 +69,7 @@ def _measure(
     title: str, batch: int, tasks: tuple[str, ...], threads: int, budget: float, exports: Path
 ) -> None:
     """Print one line of JSON for each task."""
+    from benchmarks.speed.breakdown import breakdown
     from benchmarks.speed.contenders import TASKS, Task
     from benchmarks.speed.memory import CONTENDERS, peak
     from benchmarks.speed.networks import open_network
@@ -82,6 +83,7 @@ def _measure(
         row["seconds"] = {key: asdict(timing) for key, timing in timings.items()}
         row["absent"] = absent
         if name == "gradient":
+            row["parts"] = breakdown(opened, batch, threads)
             row["peak"] = {c: peak(title, exports, c, batch, threads) for c in CONTENDERS}
         click.echo(json.dumps(row))
         click.echo(f"{title}, {batch}, {name}: " + _said(row), err=True)

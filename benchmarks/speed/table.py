@@ -60,6 +60,7 @@ def _page(rows: Sequence[Row]) -> Iterator[str]:
                 spread = max(timing["spread"] for timing in seconds.values())
                 forward = f"{1e3 * seconds[FORWARD]['median']:.1f}"
                 yield _line(row["network"], row["batch"], forward, *cells, f"{spread:.0%}")
+    yield from _parts(rows)
     yield from _memory(rows)
     yield from _conditions(rows)
 
@@ -117,6 +118,22 @@ def _shared(rows: Sequence[Row], batch: int, task: str, k: int) -> Iterator[str]
         seen = ", ".join(f"{name} {value:.2f}" for name, value in shares.items())
         text = f"{task} over one forward ≤ 1.10 × what sharing it must save, batch {batch}"
         yield _line(text, seen, _met(max(shares.values()) <= 1.10))
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[str]:
+    """Where the time of the lowered gradient goes: what holds a bar that is missed."""
+    measured = [row for row in rows if "parts" in row]
+    if not measured:
+        return
+    yield from ("", "## What forward and gradient consist of", "")
+    yield "The lowered model's nodes, measured one by one, as multiples of the forward pass alone."
+    yield ""
+    yield _line("network", "batch", *measured[0]["parts"])
+    yield _line("---", *["---:"] * (1 + len(measured[0]["parts"])))
+    for row in measured:
+        forward = row["seconds"][FORWARD]["median"]
+        cells = (f"{seconds / forward:.2f}" for seconds in row["parts"].values())
+        yield _line(row["network"], row["batch"], *cells)
 
 
 def _memory(rows: Sequence[Row]) -> Iterator[str]:
