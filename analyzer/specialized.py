@@ -1,18 +1,23 @@
 """An explanation model in the runtime, in the fastest form for the shapes that it runs on."""
 
+import logging
 import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy.typing as npt
 import onnx
 
+from analyzer.errors import AnalyzerError
 from analyzer.session import Arrays, NodeTime, Session
+from graph_rewrites.errors import GraphRewriteError
 from graph_rewrites.lowering import lowered_graph
 
 _KEPT: Final = 2
+_log = logging.getLogger(__name__)
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -36,19 +41,40 @@ class SpecializedSession:
         """Keep the model; nothing is opened before the first run."""
         self._model, self._threads = model, threads
         self.device: Literal["cpu", "cuda"] = device
+        self._failure = ""
         self._kept: OrderedDict[Shapes, Session] = OrderedDict()
 
     def run(
         self, inputs: Arrays, outputs: Sequence[str] | None = None
     ) -> dict[str, npt.NDArray[Any]]:
-        """Run the model on inputs of any shapes; see `Session.run`."""
-        return self._session(inputs).run(inputs, outputs)
+        """Run the model on inputs of any shapes; see `Session.run`.
+
+        Should the lowered model not run, which is a defect of ours, the portable one does, and says
+        so in a log message and in `settings`.
+        """
+        if not self._failure:
+            try:
+                return self._session(inputs).run(inputs, outputs)
+            except (AnalyzerError, GraphRewriteError, ValueError) as error:
+                failure = error
+            found = self._portable.run(inputs, outputs)  # or it says what is wrong with the inputs
+            self._failure = " ".join(str(failure).split())
+            self._kept.clear()
+            _log.warning("the portable model runs in place of the lowered one: %s", self._failure)
+            return found
+        return self._portable.run(inputs, outputs)
 
     @property
     def settings(self) -> Mapping[str, object]:
         """What ran the last inputs: see `Session`, and the lowering."""
+        if self._failure:
+            return {**self._portable.settings, "lowered": f"no: {self._failure}"}
         last = next(reversed(self._kept.values()))
         return {**last.settings, "lowered": self.device}
+
+    @cached_property
+    def _portable(self) -> Session:
+        return Session(self._model, self.device, threads=self._threads)
 
     def profile(self, inputs: Arrays, runs: int = 7) -> tuple[list[NodeTime], float]:
         """What every node took, and one run as a whole: medians over `runs`, in seconds."""

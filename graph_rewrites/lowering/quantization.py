@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from onnx import TensorProto
+
 from graph_rewrites.canonical.evaluation import evaluate
 from graph_rewrites.emit import Emitter
 from graph_rewrites.lowering.pattern import pattern
 from graph_rewrites.node import Node
+
+_TYPES = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32})
 
 
 @pattern("ConvTranspose", "Gemm", "MatMul")
@@ -18,6 +22,8 @@ def float_weight(op: Emitter, node: Node) -> str | None:
     """
     writer = op.graph.producer(node.input(1))
     if writer is None or writer.op_type != "DequantizeLinear":
+        return None
+    if op.graph.type(writer.input(0)).elem_type not in _TYPES or writer.attr("block_size", 0):
         return None
     values = {name: op.graph.constant(name) for name in writer.inputs if name}
     known = {name: value for name, value in values.items() if value is not None}

@@ -6,6 +6,7 @@ import pytest
 import analyzer
 import graph_rewrites as gr
 from analyzer import specialized
+from analyzer.errors import AnalyzerError
 from analyzer.session import Session
 from analyzer.specialized import SpecializedSession
 from tests.graph_rewrites.test_quantized import pictures, small_cnn
@@ -45,6 +46,29 @@ def test_a_shape_is_opened_once_and_two_are_kept(opened):
     for count in (1, 2, 1, 2, 3, 2, 1):
         session.run(feeds(count))
     assert len(opened) == 4  # 1, 2, 3 for 1, and 1 again
+
+
+def test_what_does_not_run_lowered_runs_portable_and_says_so(monkeypatch, caplog):
+    model = gr.explanation_model(small_cnn(), "gradient")
+    expected = Session(model).run(feeds(2))["map/gradient"]
+
+    def fails(*_):
+        raise gr.ModelError("no shape")
+
+    monkeypatch.setattr(specialized, "lowered_graph", fails)
+    session = SpecializedSession(model, "cpu")
+    for _ in range(2):
+        np.testing.assert_array_equal(session.run(feeds(2))["map/gradient"], expected)
+    assert session.settings["lowered"] == "no: no shape"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_wrong_inputs_are_an_error_of_the_caller_and_no_defect():
+    session = SpecializedSession(gr.explanation_model(small_cnn(), "gradient"), "cpu")
+    with pytest.raises(AnalyzerError, match="the runtime failed"):
+        session.run({"image": np.zeros((1, 3, 7, 7), np.float32), "target": np.array([0])})
+    assert session.run(feeds(1))["map/gradient"].any()
+    assert session.settings["lowered"] == "cpu"
 
 
 def test_asking_again_opens_nothing(opened):
