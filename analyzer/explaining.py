@@ -28,6 +28,7 @@ from analyzer.specialized import SpecializedSession
 Outputs = Mapping[str, npt.NDArray[Any]]
 
 _KEPT: Final = 8
+_KEPT_BYTES: Final = 2**30  # of weights; a session has them several times, laid out for its kernels
 _PER_TARGET: Final = ("map/", "target/used", "score/used", "box/used")
 
 
@@ -53,7 +54,14 @@ class Context:
 
 
 class Explainer:
-    """One explanation model, loaded; built once for each plan."""
+    """One explanation model, loaded; built once for each plan.
+
+    Attributes:
+        plan: What it was built for.
+        explained: The tensor that is explained.
+        session: What runs it.
+        size: Bytes of the explanation model.
+    """
 
     def __init__(
         self, plan: Plan, explained: Explained, model: onnx.ModelProto, session: SpecializedSession
@@ -63,6 +71,7 @@ class Explainer:
         self.explained = explained
         self.session = session
         self._model = model
+        self.size = model.ByteSize()
         several = plan.layers if len(plan.layers) > 1 else ()
         self._marks = dict(zip(several, slugs(several, "layer"), strict=True))
         self._coverages: dict[str, gr.Coverage] = {}
@@ -232,10 +241,14 @@ class Explainers:
         """
         if plan not in self._kept:
             self._kept[plan] = self._build(plan, build)
-            while len(self._kept) > _KEPT:
+            while len(self._kept) > 1 and self._too_many():
                 self._kept.popitem(last=False)
         self._kept.move_to_end(plan)
         return self._kept[plan]
+
+    def _too_many(self) -> bool:
+        size = sum(explainer.size for explainer in self._kept.values())
+        return len(self._kept) > _KEPT or size > _KEPT_BYTES
 
     def _build(self, plan: Plan, build: Callable[[Plan], Explainer]) -> Explainer:
         try:

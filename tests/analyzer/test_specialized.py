@@ -7,6 +7,8 @@ import analyzer
 import graph_rewrites as gr
 from analyzer import specialized
 from analyzer.errors import AnalyzerError
+from analyzer.explaining import Explainers
+from analyzer.plan import Plan
 from analyzer.session import Session
 from analyzer.specialized import SpecializedSession
 from tests.graph_rewrites.test_quantized import pictures, small_cnn
@@ -77,3 +79,26 @@ def test_asking_again_opens_nothing(opened):
     for asked in (images, images[:1], images, images[:1]):
         loaded.explain(asked, "saliency")
     assert len(opened) == 2
+
+
+class Sized:
+    """An explainer of some size."""
+
+    def __init__(self, size):
+        self.size = size
+
+
+@pytest.mark.parametrize(("size", "kept"), [(1, 8), (2**27, 8), (2**28, 4), (2**29, 2), (2**31, 1)])
+def test_the_explainers_kept_fit_into_a_budget(size, kept):
+    explainers, built = Explainers(), []
+
+    def build(plan):
+        built.append(plan)
+        return Sized(size)
+
+    plans = [Plan.of("gradient", None, targets, "gradient") for targets in range(1, 11)]
+    for plan in plans:
+        explainers.get(plan, build)
+    for plan in plans[::-1]:
+        explainers.get(plan, build)
+    assert len(built) == 10 + 10 - kept
