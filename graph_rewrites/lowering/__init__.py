@@ -15,6 +15,7 @@ import onnx
 
 from graph_rewrites.canonical.folding import fold_constants
 from graph_rewrites.graph import Graph
+from graph_rewrites.lowering.constants import share_constants
 from graph_rewrites.lowering.cpu import CPU
 from graph_rewrites.lowering.cuda import CUDA
 from graph_rewrites.lowering.pattern import Pattern, apply
@@ -67,6 +68,7 @@ def lowered_graph(
         if provider == "cpu":
             separate_targets(graph)
         fold_constants(graph)
+        share_constants(graph)
     counts = apply(graph, PROVIDERS[provider])
     _log.debug("lowered for %s: %s", provider, counts)
     if provider != "portable":

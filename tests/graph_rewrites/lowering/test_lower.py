@@ -103,6 +103,18 @@ def test_real_architectures(name: str) -> None:
     assert relative(ours, portable) < ROUNDING
 
 
+def test_equal_sizes_are_one_constant() -> None:
+    """Else the runtime would not see that passes without any ReLU compute the same."""
+    model = CASES["global average pool"].model()
+    for prefix in ("one", "two"):
+        model = gr.differentiate(model, "x", of="y", prefix=prefix)
+    fixed = {"x": (2, 16, 6, 5), "one/cotangent": (2, 16, 1, 1), "two/cotangent": (2, 16, 1, 1)}
+    lowered = gr.lower(model, "portable", fixed)
+    sizes = [n.input[1] for n in lowered.graph.node if n.op_type == "Expand"]
+    assert len(sizes) == 2
+    assert len(set(sizes)) == 1
+
+
 def test_an_input_left_open_stays_open() -> None:
     case = CASES["ReLU"]
     model = gr.lower(gr.differentiate(case.model(), "x", of="y"), "cpu")
