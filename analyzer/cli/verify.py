@@ -45,9 +45,9 @@ def command(
     """Check on MODEL itself that its explanation model is right.
 
     Outputs against the file's own; the gradients at the picture and at the CAM layer against
-    differences in float64; the explanation model optimised and not, images together and apart, and
-    on the CPU and CUDA. Nothing but the file is needed; a large one of fixed size takes a minute or
-    more. The exit code is 1 where a check fails.
+    differences in float64; the explanation model optimised and not, lowered and not, images
+    together and apart, and on the CPU and CUDA. Nothing but the file is needed; a large one of
+    fixed size takes a minute or more. The exit code is 1 where a check fails.
     """
     import analyzer
     from analyzer.verification import DIRECTIONS, verify

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+import graph_rewrites as gr
 from analyzer.errors import MissingProviderError
 from analyzer.session import Device, Optimization, Session, settle
 from analyzer.verification import distance
@@ -21,6 +22,11 @@ OTHER_KERNELS: Final = 1e-4
 def optimised(subject: Subject) -> Outcome:
     """Maps and scores of the optimised and of the unoptimised runtime."""
     return _compare(subject, "cpu", "none")
+
+
+def lowered(subject: Subject) -> Outcome:
+    """Maps and scores of the portable model and of the form that the CPU runs fastest."""
+    return _compare(subject, "cpu", "all", lower=True)
 
 
 def devices(subject: Subject) -> Outcome:
@@ -77,7 +83,9 @@ def _one_row_an_image(subject: Subject) -> list[str]:
     return [name for name, dim in leading.items() if dim == images]
 
 
-def _compare(subject: Subject, device: Device, level: Optimization) -> Outcome:
+def _compare(
+    subject: Subject, device: Device, level: Optimization, *, lower: bool = False
+) -> Outcome:
     """What the optimised CPU finds against another run's on which its decisions are imposed.
 
     Raises:
@@ -94,8 +102,13 @@ def _compare(subject: Subject, device: Device, level: Optimization) -> Outcome:
         feeds = subject.feeds(images)
         wanted = usual.run(feeds)
         made = {name: wanted[name] for name in deciding}
-        other = other or Session(impose(model, made), device, level)
-        given = other.run({**feeds, **made})
+        asked = {**feeds, **made}
+        if other is None:
+            imposed = impose(model, made)
+            shapes = {name: value.shape for name, value in asked.items()}
+            fast = gr.lower(imposed, device, shapes) if lower else imposed
+            other = Session(fast, device, level)
+        given = other.run(asked)
         flipped += flips(made, given)
         expected.append([wanted[name] for name in compared])
         found.append([given[name] for name in compared])

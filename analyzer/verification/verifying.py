@@ -23,6 +23,7 @@ TITLES: Final[Mapping[str, str]] = MappingProxyType(
         "gradient/input": "gradient at the picture, float64",
         "gradient/layer": "gradient at the layer, float64",
         "optimised": "optimised against unoptimised",
+        "lowered": "lowered against portable",
         "batch": "images together and apart",
         "devices": "CPU against CUDA",
     }
@@ -68,6 +69,7 @@ def verify(
         "gradient/input": lambda: sharp.input_gradient(subject, effort),
         "gradient/layer": lambda: sharp.layer_gradient(subject, effort),
         "optimised": lambda: agreement.optimised(subject),
+        "lowered": lambda: agreement.lowered(subject),
         "batch": lambda: agreement.together(subject),
         "devices": lambda: agreement.devices(subject),
     }

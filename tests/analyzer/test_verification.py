@@ -13,6 +13,8 @@ import graph_rewrites as gr
 from analyzer.errors import MissingProviderError, ModelRejectedError, UsageError
 from analyzer.session import Session
 from analyzer.verification import Verification, agreement, sharp, verify
+from graph_rewrites import lowering
+from graph_rewrites.lowering.pattern import pattern
 from tests.analyzer.small_models import bytes_in, cnn, mixing
 from tests.graph_rewrites.place_models import detector, segmentation
 
@@ -22,6 +24,7 @@ NAMES = [
     "gradient/input",
     "gradient/layer",
     "optimised",
+    "lowered",
     "batch",
     "devices",
 ]
@@ -213,6 +216,15 @@ def test_an_optimiser_that_changes_numbers_is_found(
 
     monkeypatch.setattr(agreement, "Session", Wrong)
     assert failures(verify(analyzer.load(cnn()))) == {"optimised"}
+
+
+def test_a_lowering_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    @pattern("Where")
+    def no_mask(op, node):
+        return op.Mul(node.input(1), 1.0)
+
+    monkeypatch.setattr(lowering, "PROVIDERS", {"portable": (), "cpu": (no_mask,)})
+    assert failures(verify(analyzer.load(cnn()))) == {"lowered"}
 
 
 def test_another_device_is_compared_where_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
