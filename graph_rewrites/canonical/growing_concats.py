@@ -3,7 +3,7 @@
 DenseNet's layers read Concat(a), Concat(a, b), Concat(a, b, c), …: every one of them repeats all
 earlier features, and on the way back every feature would collect one cotangent from each. Written
 as Concat(Concat(a, b), c) the numbers and the copying are the same, and a layer's cotangents need
-one sum (DenseNet-121: 535 Adds become 120).
+one sum (DenseNet-121: 535 Adds become 58).
 """
 
 from __future__ import annotations

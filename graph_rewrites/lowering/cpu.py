@@ -1,7 +1,4 @@
-"""The patterns for the runtime's CPU provider, in the order in which they are applied.
-
-`python -m benchmarks.speed --patterns` measures what each one brings.
-"""
+"""The patterns for the runtime's CPU provider, in the order in which they are applied."""
 
 from __future__ import annotations
 

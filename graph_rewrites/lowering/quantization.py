@@ -17,8 +17,8 @@ def float_weight(op: Emitter, node: Node) -> str | None:
     """A weight out of a DequantizeLinear -> the floats, computed now.
 
     The runtime leaves DequantizeLinear alone, for the sake of its integer kernels, and would
-    dequantise, turn and lay out the weight again in every run: the backward convolutions of an int8
-    MobileNetV2 take half the time.
+    dequantise and turn the weight again in every run: the backward convolutions of an int8
+    MobileNetV2 take a third less.
     """
     writer = op.graph.producer(node.input(1))
     if writer is None or writer.op_type != "DequantizeLinear":
