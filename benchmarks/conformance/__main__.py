@@ -11,9 +11,17 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from benchmarks.conformance.comparison import measure
+from benchmarks.conformance.comparison import measure, measure_lowered
 from benchmarks.conformance.members import members
-from benchmarks.conformance.results import FAILED, Result, append, fingerprint, read, write_table
+from benchmarks.conformance.results import (
+    AGREES,
+    DIFFERS,
+    FAILED,
+    Result,
+    append,
+    read,
+    write_table,
+)
 
 _PATIENCE = 1800  # seconds for one member
 
@@ -21,7 +29,7 @@ _PATIENCE = 1800  # seconds for one member
 @click.command()
 @click.argument("members", nargs=-1)
 @click.option("--exports", type=click.Path(path_type=Path), help="Keep the exported files here.")
-@click.option("--again", is_flag=True, help="Also those that were measured with other code.")
+@click.option("--again", is_flag=True, help="Also what was measured with other code.")
 @click.option("--child", is_flag=True, hidden=True)
 def main(members: tuple[str, ...], exports: Path | None, again: bool, child: bool) -> None:
     """Measure MEMBERS ("timm/resnet10t", or a zoo: "torchvision"); all where none is named."""
@@ -31,9 +39,9 @@ def main(members: tuple[str, ...], exports: Path | None, again: bool, child: boo
         return
     if exports is not None:
         exports.mkdir(parents=True, exist_ok=True)
-    known, code = read(), fingerprint()
+    known = read()
     for member in _wanted(members):
-        if member in known and not (again and known[member].code != code):
+        if member in known and (known[member].lowering_current or not again):
             continue
         with TemporaryDirectory() as scratch:
             result = _in_a_process(member, exports or Path(scratch))
@@ -50,11 +58,15 @@ def _wanted(names: tuple[str, ...]) -> list[str]:
 
 
 def _measure(member: str, exports: Path) -> Result:
+    """All of a member, or only its lowered model where the rest is known of the present code."""
     zoo = member.partition("/")[0]
     if zoo == "keras":
         from benchmarks.conformance.keras_reference import KerasReference as Reference
     else:
         from benchmarks.conformance.torch_reference import TorchReference as Reference
+    known = read().get(member)
+    if known is not None and known.current and known.verdict in (AGREES, DIFFERS):
+        return measure_lowered(known, Reference, exports)
     return measure(member, Reference, exports)
 
 
@@ -66,10 +78,10 @@ def _in_a_process(member: str, exports: Path) -> Result:
             [*command, "--exports", str(exports)], capture_output=True, text=True, timeout=_PATIENCE
         )
     except subprocess.TimeoutExpired:
-        return Result(member, FAILED, f"not done within {_PATIENCE} s", code=fingerprint())
+        return Result(member, FAILED, f"not done within {_PATIENCE} s")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return Result(member, FAILED, last[:300], code=fingerprint())
+        return Result(member, FAILED, last[:300])
     return Result(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 

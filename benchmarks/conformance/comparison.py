@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from benchmarks.conformance.results import (
     NOT_EXPORTED,
     REFUSED,
     Result,
-    fingerprint,
+    lowering_fingerprint,
 )
 from graph_rewrites.errors import GraphRewriteError
 from graph_rewrites.sharp import directional_error
@@ -45,7 +47,7 @@ _SMALL = (64, 96, 128)  # pictures of the sharp check, where the graph takes the
 def measure(member: str, open_reference: Callable[[str], Reference], folder: Path) -> Result:
     """Export a member, or take its export from `folder`, and compare it with its framework."""
     reference = open_reference(member)
-    facts: dict[str, Any] = {"shape": reference.shape, "code": fingerprint()}
+    facts: dict[str, Any] = {"shape": reference.shape}
     try:
         model = reference.export(folder / f"{member.replace('/', '__')}.onnx")
     except Exception as error:  # whatever the exporter throws is the finding
@@ -62,11 +64,29 @@ def measure(member: str, open_reference: Callable[[str], Reference], folder: Pat
     facts["layer"] = comparison.layer_name
     try:
         figures |= {**comparison.sharp(), **comparison.agreement(), **comparison.rules()}
+        figures |= comparison.lowered()
     except Exception as error:
         return Result(member, FAILED, _sentence(error), **facts)
-    found = complaints(figures)
-    reason = "; ".join([*comparison.notes, *found])
-    return Result(member, DIFFERS if found else AGREES, reason, figures=figures, **facts)
+    return _judged(Result(member, AGREES, figures=figures, **facts), comparison.notes)
+
+
+def measure_lowered(
+    known: Result, open_reference: Callable[[str], Reference], folder: Path
+) -> Result:
+    """What is known of a member, its lowered model compared again."""
+    reference = open_reference(known.member)
+    model = reference.export(folder / f"{known.member.replace('/', '__')}.onnx")
+    comparison = _Comparison(reference, model)
+    figures = {k: v for k, v in known.figures.items() if k not in ("lowered", "moved")}
+    figures |= comparison.lowered()
+    renewed = replace(known, figures=figures, lowering=lowering_fingerprint())
+    return _judged(renewed, comparison.notes)
+
+
+def _judged(result: Result, notes: Sequence[str]) -> Result:
+    found = complaints(result.figures)
+    verdict = DIFFERS if found else AGREES
+    return replace(result, verdict=verdict, reason="; ".join([*dict.fromkeys(notes), *found]))
 
 
 class _Comparison:
@@ -84,7 +104,6 @@ class _Comparison:
         self._images = (BATCH, *reference.shape)
         self.notes: list[str] = []
         self._place = None
-        self._kinks: Sequence[Kink] = ()  # of the framework in float64, on the first batch
         layer = self.ours.layer
         self.layer_name = "" if layer is None else layer.path or layer.tensor
         if layer is None:
@@ -116,16 +135,13 @@ class _Comparison:
         """Distances from the framework's gradients, over three batches."""
         found: dict[str, list[float]] = {}
         for seed in range(INPUTS):
-            images, ct = drawn(seed, self._images, self.theirs.scores)
+            images, ct = self._drawn(seed)
             mine = self.ours(images, ct)
-            own, truth = (
-                self.theirs.gradients(images, ct, self._place, double=double)
-                for double in (False, True)
-            )
-            held = self._held(mine, truth.kinks)
+            own = self.theirs.gradients(images, ct, self._place, double=False)
+            truth = self.theirs.gradients(images, ct, self._place, double=True)
             if seed == 0:
-                self._kinks = truth.kinks
-                found.update(self._lowered(mine, images, ct))
+                self._first_kinks = truth.kinks
+            held = self._held(mine, truth.kinks)
             for n in self._finite(images):
                 for key, value in self._picture(n, mine, own, truth).items():
                     found.setdefault(key, []).append(value)
@@ -138,41 +154,49 @@ class _Comparison:
                 if found["forced"][-1] > ROUNDING_BAR:  # rounding may do that in a chaotic network
                     rounded = self._beside_flips(own, own.kinks, images, ct)
                     found.setdefault("own_forced", []).append(rounded)
-        gathered = {"image": np.median, "layer": np.median, "flips": np.sum, "moved": np.sum}
+        gathered = {"image": np.median, "layer": np.median, "flips": np.sum}
         return {key: float(gathered.get(key, np.max)(values)) for key, values in found.items()}
 
     def rules(self) -> dict[str, float]:
         """Distances of the two other ReLU rules at the picture, on one batch."""
         if not gr.coverage(self.ours.model).relus:
             return {}
-        images, ct = drawn(0, self._images, self.theirs.scores)
+        images, ct = self._drawn(0)
         found = {}
         for rule in ("guided", "deconvnet"):
             mine = OnnxGradients(self.model, rule, of=self.theirs.of)(images, ct)
-            held = self._held(mine, self._kinks)
+            held = self._held(mine, self._first_kinks)
             theirs = self.theirs.gradients(images, ct, None, double=True, rule=rule, replay=held)
             found[rule] = distance(mine.image, theirs.image)
         return found
 
-    def _lowered(
-        self, portable: Gradients, images: np.ndarray, ct: np.ndarray
-    ) -> dict[str, list[float]]:
-        """The lowered model beside the portable one.
+    def lowered(self) -> dict[str, float]:
+        """The lowered model beside the portable one, on one batch.
 
         Where its forward stands on other pieces, "moved" says on how many, and "lowered" is its
         distance from the framework in float64, held to these.
         """
-        lowered = self.ours.lowered(images, ct)
-        moved = [sum(count_flips(lowered.kinks, portable.kinks, n)) for n in range(BATCH)]
-        if not any(moved):
+        images, ct = self._drawn(0)
+        portable, lowered = self.ours(images, ct), self.ours.lowered(images, ct)
+        moved = sum(sum(count_flips(lowered.kinks, portable.kinks, n)) for n in range(BATCH))
+        if not moved:
             pairs = [(lowered.image, portable.image), (lowered.layer, portable.layer)]
             distances = [distance(a, b) for a, b in pairs[: 1 + (self._place is not None)]]
-        else:
-            held = self._held(lowered, self._kinks)
-            if held is None:
-                return {"moved": moved}
-            distances = [self._beside_flips(lowered, held, images, ct)]
-        return {"lowered": [max(distances)], "moved": moved}
+            return {"lowered": max(distances), "moved": 0.0}
+        held = self._held(lowered, self._first_kinks)
+        if held is None:
+            return {"moved": float(moved)}
+        return {"lowered": self._beside_flips(lowered, held, images, ct), "moved": float(moved)}
+
+    def _drawn(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        images, ct = drawn(seed, self._images, self.theirs.scores)
+        return images, ct
+
+    @cached_property
+    def _first_kinks(self) -> Sequence[Kink]:
+        """The framework's in float64, on the first batch."""
+        images, ct = self._drawn(0)
+        return self.theirs.gradients(images, ct, self._place, double=True).kinks
 
     def _held(self, mine: Gradients, theirs: Sequence[Kink]) -> list[Kink] | None:
         told = [kink for kink in mine.kinks if kink.kind in self.theirs.kinks]

@@ -34,6 +34,29 @@ def test_a_member_agrees_with_its_framework(member, tmp_path):
     assert found.layer, "no default layer"
 
 
+def test_only_the_lowered_model_is_compared_again(tmp_path):
+    from benchmarks.conformance.comparison import measure_lowered
+    from benchmarks.conformance.results import Result
+    from benchmarks.conformance.torch_reference import TorchReference
+
+    figures = {"sharp_image": 1e-9, "image": 1e-7, "own_image": 1e-7, "lowered": 1.0}
+    known = Result("timm/lcnet_035", "differs", "lowered: 1.0e+00", figures=figures, lowering="old")
+    found = measure_lowered(known, TorchReference, tmp_path)
+    assert found.verdict == "agrees" and found.lowering_current and not known.lowering_current
+    assert 0.0 < found.figures["lowered"] < 1e-4 and found.figures["image"] == 1e-7
+
+
+def test_a_fingerprint_is_of_code_not_of_words(tmp_path):
+    from benchmarks.conformance.results import _digest
+
+    texts = ('"""Words."""\ndef f():\n    """More."""\n    return 1  # one\n', "def f(): return 1")
+    one, two, three = (tmp_path / str(n) / "f.py" for n in range(3))
+    for path, text in zip((one, two, three), (*texts, "def f(): return 2"), strict=True):
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8")
+    assert _digest(one) == _digest(two) != _digest(three)
+
+
 def test_the_table_states_every_line(tmp_path):
     from benchmarks.conformance.results import Result, append, read, table, write_table
 
