@@ -23,6 +23,7 @@ from analyzer.methods import METHODS
 from analyzer.plan import MapOutput, Plan
 from analyzer.questions import Question
 from analyzer.session import NodeTime
+from analyzer.sources import external_data
 from analyzer.specialized import SpecializedSession
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -60,7 +61,7 @@ class Explainer:
         plan: What it was built for.
         explained: The tensor that is explained.
         session: What runs it.
-        size: Bytes of the explanation model.
+        size: Bytes of its weights.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Explainer:
         self.explained = explained
         self.session = session
         self._model = model
-        self.size = model.ByteSize()
+        self.size = sum(external_data.size_of(weight) for weight in model.graph.initializer)
         several = plan.layers if len(plan.layers) > 1 else ()
         self._marks = dict(zip(several, slugs(several, "layer"), strict=True))
         self._coverages: dict[str, gr.Coverage] = {}

@@ -54,7 +54,8 @@ class Analyzer:
         name: The file's name, or the graph's.
         sha256: The file's hash.
         files: The file and those of its external data; none of a model given in memory.
-        original: The model as it was given.
+        original: The model as it was given. Of a file, weights above 64 KiB stay there: their
+            tensors name it by its absolute path, as do those of `model`; `compile` loads them.
         model: The canonical model.
         image: The input that takes pictures.
         inputs: All inputs of the file.
@@ -291,7 +292,7 @@ class Analyzer:
         layers = explained.layer_names(layer)
         plan = Plan.of(method, layers, targets, other_activations, output, explained.objective)
         _ = self._batching  # a batch that was freed wrongly must not leave the house
-        return bring_in(plan.build(self.model, self.name))
+        return bring_in(self._build(plan))
 
     def coverage(self, method: str = "guided_backprop", output: str | None = None) -> gr.Coverage:
         """Each activation and the rule that a method gives it, without running anything.
@@ -303,10 +304,11 @@ class Analyzer:
         plan = Plan.of(method, None, 1, "gradient", output, self.explained(output).objective)
         (found,) = plan.maps()
         with rewriting(self.name):
-            return gr.coverage(plan.build(self.model, self.name), prefix=found.method.relu)
+            return gr.coverage(self._build(plan), prefix=found.method.relu)
 
     @cached_property
     def _forward(self) -> Session:
+        self._opened.require_unchanged()
         return Session(self.model, self.device)
 
     @property
@@ -377,9 +379,13 @@ class Analyzer:
         vectors = explainer.embed(intake, batching, self._batch_size, self._context)
         return vectors, [{"reference": p.name, "sha256": p.sha256} for p in intake.pictures]
 
+    def _build(self, plan: Plan) -> onnx.ModelProto:
+        self._opened.require_unchanged()
+        return plan.build(self.model, self.name)
+
     def _explainer(self, plan: Plan, explained: Explained) -> Explainer:
         def build(plan: Plan) -> Explainer:
-            built = plan.build(self.model, self.name)
+            built = self._build(plan)
             return Explainer(plan, explained, built, SpecializedSession(built, self.device))
 
         return self._explainers.get(plan, build)

@@ -5,18 +5,21 @@ never does: "cuda" is an error then, and "auto" says what it took and why.
 """
 
 import contextlib
+import ctypes
 import io
 import json
 import logging
 import re
 import statistics
+import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +63,7 @@ _LEVELS: Final = MappingProxyType(
 )
 _LARGE: Final = 2**16
 _PLAIN: Final = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
+_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _KERNEL: Final = "_kernel_time"
 _FATAL, _WARNING = 4, 2
 _logger_lock = threading.Lock()
@@ -105,13 +109,13 @@ class Session:
         if self._scratch is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(self._scratch.name) / "profile")
-        self._weights: dict[str, Any] = {}
+        self._weights: dict[str, _Weight] = {}
         if not isinstance(model, bytes):
             model, self._weights = _detached(model, weights)
-            names, values = list(self._weights), list(self._weights.values())
-            options.add_external_initializers(names, values)
+            _hand_over(self._weights, options, device)
         data = model if isinstance(model, bytes) else _serialise(model)
         self._session, self.reason = _open(data, options, device)
+        _return_memory()
         self.provider: str = self._session.get_providers()[0]
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == _CUDA else "cpu"
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
@@ -302,29 +306,83 @@ def _serialise(model: onnx.ModelProto) -> bytes:
         ) from error
 
 
+class _Weight(NamedTuple):
+    """An array and the runtime's view of it; both must live as long as the session.
+
+    Attributes:
+        multiplied: Nothing but Gemm reads it, as its second factor.
+        file: Where its values lie, relative to the root; "" where in no file.
+    """
+
+    array: npt.NDArray[Any]
+    value: Any
+    multiplied: bool
+    file: str
+
+
 def _detached(
     model: onnx.ModelProto, bulk: Mapping[str, onnx.TensorProto] | None
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The model without its large weights, and these; they must live as long as the session.
+) -> tuple[onnx.ModelProto, dict[str, _Weight]]:
+    """The model without its large weights, and these.
 
     Written into a message, read back and handed over they would be in memory three times more.
     """
     light, bulk = detach(model) if bulk is None else (model, bulk)
     make = ort.OrtValue.ortvalue_from_numpy_with_onnx_type
-    found = {}
+    found, multiplied = {}, _multiplied(light)
     for stub in light.graph.initializer:
         full = bulk.get(stub.name)
         if full is None:
             continue
         outside = external_data.is_external(full)
-        if not outside and (full.data_type not in _PLAIN or len(full.raw_data) < _LARGE):
+        if outside or (full.data_type in _PLAIN and len(full.raw_data) >= _LARGE):
+            array = external_data.shared(full) if outside else onnx.numpy_helper.to_array(full)
+            file = external_data.below_root(full) if outside else ""
+            value = make(array, full.data_type)
+            found[stub.name] = _Weight(array, value, stub.name in multiplied, file)
+            stub.data_location = onnx.TensorProto.EXTERNAL
+            stub.external_data.add(key="location", value=file or "handed over")
+            stub.external_data.extend(e for e in full.external_data if e.key != "location")
+        else:
             stub.CopyFrom(full)
-            continue
-        values = external_data.mapped(full) if outside else onnx.numpy_helper.to_array(full)
-        found[stub.name] = make(values, full.data_type)
-        stub.data_location = onnx.TensorProto.EXTERNAL
-        stub.external_data.add(key="location", value="detached")
     return light, found
+
+
+def _multiplied(model: onnx.ModelProto) -> set[str]:
+    """What nothing but Gemm reads, as its second factor."""
+    nodes = [node for graph in external_data.graphs(model) for node in graph.node]
+    read = Counter(name for node in nodes for name in node.input)
+    read.update(value.name for value in model.graph.output)
+    factors = Counter(node.input[1] for node in nodes if node.op_type == "Gemm")
+    return {name for name, count in factors.items() if read[name] == count}
+
+
+def _hand_over(weights: Mapping[str, _Weight], options: Any, device: Device) -> None:  # noqa: ANN401
+    """Give the runtime the weights, with as few copies as it can do with.
+
+    What it is given to optimise with it copies, as it may transpose or reorder weights under their
+    own name. Factors of a Gemm it leaves alone: those it is given to compute with, which only a CPU
+    session can, and pointed to their file. Where they are most of the weights, they belong to a
+    classifier, which sees a row per image; packed for many rows they would be in memory again,
+    once for each direction, for nothing: VGG-16 needs half as much without, and is as fast.
+    """
+    own = {n: w for n, w in weights.items() if device == "cpu" and w.multiplied and w.file}
+    given = {name: weight.value for name, weight in weights.items() if name not in own}
+    options.add_external_initializers(list(given), list(given.values()))
+    options.add_session_config_entry(_FOLDER, external_data.ROOT)
+    for name, weight in own.items():
+        options.add_initializer(name, weight.value)
+    size = sum(weight.array.nbytes for weight in weights.values())
+    if 2 * sum(w.array.nbytes for w in weights.values() if w.multiplied) > size:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+
+
+def _return_memory() -> None:
+    """Give back what was freed while a session opened; the C library of Linux would keep it."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _tidy(error: Exception) -> str:

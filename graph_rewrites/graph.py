@@ -16,13 +16,12 @@ from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 
 import numpy as np
 import onnx
-import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, TensorProto
 
 from graph_rewrites import weights
 from graph_rewrites.declarations import infer_types, keep, normalise, update_types
-from graph_rewrites.errors import ModelError, NameClashError, UnknownShapeError
+from graph_rewrites.errors import NameClashError, UnknownShapeError
 from graph_rewrites.node import Node
 from graph_rewrites.order import topological
 from graph_rewrites.tensor_type import FLOAT_TYPES, Shape, TensorType
@@ -125,13 +124,7 @@ class Graph:
         if tensor not in self.initializers:
             return None
         if tensor not in self._values:
-            proto = self._bulk.get(tensor, self.initializers[tensor])
-            if proto.data_location == TensorProto.EXTERNAL:
-                raise ModelError(
-                    f"tensor {tensor!r} lies in external data that was not loaded; "
-                    "load it with onnx.load(path, load_external_data=True)"
-                )
-            self._values[tensor] = onnx.numpy_helper.to_array(proto)
+            self._values[tensor] = weights.values(self._bulk.get(tensor, self.initializers[tensor]))
         return self._values[tensor]
 
     # -- editing ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from graph_rewrites import weights
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.chains import find_chains
 from graph_rewrites.graph import Graph
@@ -167,7 +168,7 @@ class DoubleModel:
     Quantised tensors become fractions of a step (`unrounded_quantize`).
 
     Args:
-        model: not changed. Its weights must be in it, not in files beside it.
+        model: not changed.
         relu_sites: outputs of the QuantizeLinear nodes at which a ReLU's mask is read, each with
             the least and greatest quantised value that the mask stops at. Nothing else is clamped.
     """
@@ -176,7 +177,7 @@ class DoubleModel:
         self._source = model
         self._operators = [*EXACT, *LAYOUT, *NORMS, *SAMPLING, unrounded_quantize(relu_sites or {})]
         self._weights = {
-            weight.name: _widen(numpy_helper.to_array(weight)) for weight in model.graph.initializer
+            weight.name: _widen(weights.values(weight)) for weight in model.graph.initializer
         }
 
     def values(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:

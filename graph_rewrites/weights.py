@@ -8,8 +8,14 @@ a light model carries only the small tensors (shapes, axes, scales), the rest wa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
+from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx.external_data_helper import ExternalDataInfo
+
+from graph_rewrites.errors import ModelError
 
 KEEP_BYTES = 1024
 """Tensors up to this size stay in the light model: shape inference reads them."""
@@ -30,6 +36,37 @@ def detach(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.Tens
             tensor = emptied(tensor)
         light.graph.initializer.append(tensor)
     return light, bulk
+
+
+def values(tensor: onnx.TensorProto) -> np.ndarray:
+    """The values of a stored tensor; such as were left in a file are read from there.
+
+    Raises:
+        ModelError: the file is not named by its absolute path, or does not hold them.
+    """
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return onnx.numpy_helper.to_array(tensor)
+    info = ExternalDataInfo(tensor)
+    if not is_at_hand(tensor):
+        raise ModelError(
+            f"tensor {tensor.name!r} lies in external data that was not loaded; "
+            "load it with onnx.load(path, load_external_data=True)"
+        )
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    try:
+        found = np.fromfile(info.location, dtype, prod(tensor.dims), offset=info.offset or 0)
+        return found.reshape(tensor.dims)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"tensor {tensor.name!r}: {info.location} does not hold its values ({error}); "
+            "load the model again"
+        ) from error
+
+
+def is_at_hand(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor's values are in it, or in a file that is named by its absolute path."""
+    outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+    return not outside or Path(ExternalDataInfo(tensor).location).is_absolute()
 
 
 def is_bulky(tensor: onnx.TensorProto) -> bool:

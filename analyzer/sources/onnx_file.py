@@ -1,7 +1,8 @@
-"""ONNX files: read whole, hashed, checked for being what they claim."""
+"""ONNX files: read but for their large weights, hashed, checked for being what they claim."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from analyzer.errors import ModelRejectedError, UsageError
 from analyzer.sources import external_data
+from analyzer.sources.light import without_weights
 
 MAX_MODEL_BYTES: Final = 2**31 - 1  # protobuf's limit for one message
 
@@ -29,11 +31,13 @@ class OpenedModel:
     """A model in memory and where it came from.
 
     Attributes:
-        model: The model, external data loaded, unless it is too much (`external_data`).
+        model: The model. Of a file, weights above 64 KiB stay where they are: their tensors name
+            the file by its absolute path (`external_data.bring_in` loads them).
         name: The file's name without its folders, or the graph's name.
         path: None for a ModelProto.
         sha256: Of the file, or of the serialised ModelProto.
         external: sha256 of each external data file, by its name in the model.
+        stamps: What `files` looked like when they were read.
     """
 
     model: onnx.ModelProto
@@ -41,6 +45,7 @@ class OpenedModel:
     path: Path | None
     sha256: str
     external: dict[str, str] = field(default_factory=dict)
+    stamps: tuple[tuple[int, ...], ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -48,6 +53,16 @@ class OpenedModel:
         if self.path is None:
             return ()
         return self.path, *(self.path.resolve().parent / name for name in self.external)
+
+    def require_unchanged(self) -> None:
+        """Weights that were left in the files must still be there.
+
+        Raises:
+            UsageError: A file was written anew, or is gone.
+        """
+        for file, before in zip(self.files, self.stamps, strict=True):
+            if external_data.stamp(file) != before:
+                raise UsageError(f"{file}: changed since the model was loaded; load it again")
 
 
 def from_proto(model: onnx.ModelProto) -> OpenedModel:
@@ -83,28 +98,38 @@ def read_onnx(path: Path) -> OpenedModel:
             raise UsageError(f"{path}: {what}")
         if path.stat().st_size > MAX_MODEL_BYTES:
             raise _too_large(path.name)
-        data = path.read_bytes()
+        if not path.stat().st_size:
+            raise ModelRejectedError(f"{path}: the file is empty, no ONNX model")
+        with (
+            open(path, "rb") as file,
+            mmap(file.fileno(), 0, access=ACCESS_READ) as mapped,
+            memoryview(mapped) as data,
+        ):
+            model = _parse(data, path)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # through a small buffer
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
-    model = _parse(data, path)
     external = external_data.load(model, path)
     _check(model, path.name)
-    return OpenedModel(model, path.name, path, hashlib.sha256(data).hexdigest(), external)
+    opened = OpenedModel(model, path.name, path, sha256, external)
+    return replace(opened, stamps=tuple(map(external_data.stamp, opened.files)))
 
 
-def _parse(data: bytes, path: Path) -> onnx.ModelProto:
-    if not data:
-        raise ModelRejectedError(f"{path}: the file is empty, no ONNX model")
+def _parse(data: memoryview, path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        light = without_weights(data, path)
+    except (ValueError, DecodeError):  # protobuf says what is wrong, if anything is
+        light = bytes(data)
+    try:
+        model.ParseFromString(light)
         readable = bool(model.graph.node) and bool(model.opset_import)
     except DecodeError:
         readable = False
     if readable:
         return model
     for offset, magic, kind in _OTHER_KINDS:
-        if data[offset:].startswith(magic):
+        if data[offset : offset + len(magic)] == magic:
             raise ModelRejectedError(f"{path}: {kind} no ONNX model; export the model to ONNX")
     raise ModelRejectedError(
         f"{path}: no ONNX model, or a truncated one ({len(data)} bytes); fetch or export it again"

@@ -18,6 +18,7 @@ from graph_rewrites.canonical.open_sizes import spell_out_sizes
 from graph_rewrites.canonical.values import Values
 from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
+from graph_rewrites.weights import is_at_hand
 
 _LARGEST_BYTES = 1 << 20  # moving more takes time and gains nothing: the runtime does it too
 _FREE_BYTES = 64  # constants up to this size may grow out of smaller ones
@@ -96,7 +97,7 @@ def _computed(graph: Graph, node: Node) -> np.ndarray | None:
 
 
 def _allowed(graph: Graph, node: Node, inputs: Iterable[str]) -> bool:
-    if any(graph.bulk(name).data_location == TensorProto.EXTERNAL for name in inputs):
+    if not all(is_at_hand(graph.bulk(name)) for name in inputs):
         return False
     kinds = {graph.initializers[name].data_type for name in inputs}
     if node.op_type in _MOVES:

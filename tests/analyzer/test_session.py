@@ -12,6 +12,8 @@ from onnx import TensorProto, helper
 from analyzer import session as door
 from analyzer.errors import AnalyzerError, MissingProviderError, ModelRejectedError, UsageError
 from analyzer.session import Session, provider_report, settle
+from analyzer.sources import external_data, open_model
+from tests.graph_rewrites.samples import graph_of
 
 
 def relu() -> onnx.ModelProto:
@@ -144,3 +146,40 @@ def test_report_tries_for_real(capfd):
     assert report.loads["CPUExecutionProvider"] is True
     assert report.loads["CUDAExecutionProvider"] or report.note
     assert capfd.readouterr() == ("", "")
+
+
+def test_weights_that_are_handed_over_are_those_of_the_file(tmp_path):
+    """The runtime transposes some weights under their own name: those must not be put back."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((160, 160)).astype(np.float32) for name in "abcd"}
+    text = """agraph (float[1,160,160] x) => (float[1,160,160] y, float[1,160] z) {
+        t = Transpose<perm=[0,2,1]>(x) u = Add(t, a) y = Transpose<perm=[0,2,1]>(u) v = MatMul(y, b)
+        m = ReduceMean<keepdims=0>(v, one) n = Gemm<transB=1>(m, c) o = Gemm(n, c) z = Gemm(o, d)
+    }"""
+    model = graph_of(text, one=np.array([1]), **weights)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    outside = open_model(path).model
+    assert all(external_data.is_external(w) for w in outside.graph.initializer if w.name in weights)
+    x = {"x": rng.standard_normal((1, 160, 160)).astype(np.float32)}
+    expected = onnxruntime.InferenceSession(path).run(None, x)
+    for given in (model, outside):
+        found = Session(given).run(x)
+        for one, other in zip(found.values(), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "packed"), [(4, False), (200, True)])
+def test_a_classifier_s_weights_are_not_packed(monkeypatch, channels, packed):
+    text = """net (float[N,3,8,8] x) => (float[N,400] y)
+        { c = Conv(x, k) d = Conv(c, l) p = GlobalMaxPool(d) f = Flatten(p) y = Gemm(f, w) }"""
+    shapes = {"k": (channels, 3, 3, 3), "l": (200, channels, 3, 3), "w": (200, 400)}
+    model = graph_of(text, **{name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    made, options = [], door._options
+    monkeypatch.setattr(door, "_options", lambda *a: made.append(options(*a)) or made[-1])
+    Session(model)
+    if packed:
+        with pytest.raises(RuntimeError):  # it was not set
+            made[0].get_session_config_entry("session.disable_prepacking")
+    else:
+        assert made[0].get_session_config_entry("session.disable_prepacking") == "1"

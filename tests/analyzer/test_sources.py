@@ -1,6 +1,8 @@
 """Model files: what is no ONNX is refused in one line that says what it is."""
 
+import gc
 import hashlib
+import os
 
 import numpy as np
 import onnx
@@ -185,7 +187,7 @@ def test_size_limit(tmp_path, monkeypatch):
         open_model(path)
 
 
-def external(tmp_path, *, folders=False):
+def external(tmp_path, *, folders=False, channels=40):
     """A model with two weights, each in a file of its own."""
     graph = helper.make_graph(
         [
@@ -200,7 +202,7 @@ def external(tmp_path, *, folders=False):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])],
     )
     rng = np.random.default_rng(0)
-    for name, shape in (("w", (40, 3, 3, 3)), ("v", (40, 5))):
+    for name, shape in (("w", (channels, 3, 3, 3)), ("v", (channels, 5))):
         value = rng.standard_normal(shape).astype(np.float32)
         location = f"weights/{name}.bin" if folders else f"{name}.bin"
         (tmp_path / location).parent.mkdir(exist_ok=True)
@@ -248,21 +250,101 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_too_many_for_one_message_stay_in_their_files(tmp_path, monkeypatch):
-    path = external(tmp_path)
-    whole = load(path, preprocess="imagenet")
+def wide(tmp_path, *, beside):
+    """A file whose large weights lie in it, or in files beside it."""
+    whole = onnx.load(external(tmp_path, channels=800))
+    path = tmp_path / "wide.onnx"
+    onnx.save_model(whole, path, save_as_external_data=beside, location="wide.bin")
+    return path
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_large_weights_stay_in_their_files(tmp_path, beside):
+    path = wide(tmp_path, beside=beside)
+    whole, outside = load(onnx.load(path), preprocess="imagenet"), load(path, preprocess="imagenet")
+    for model in (outside.original, outside.model):
+        stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        assert external_data.is_external(stored["w"])
+        assert not external_data.is_external(stored["v"]), "this one is small"
     expected = whole.explain(picture(), method="guided_grad_cam")
-    monkeypatch.setattr(external_data, "LARGEST_WHOLE", 100)
-    monkeypatch.setattr(external_data, "_LARGE", 1000)
-    outside = load(path, preprocess="imagenet")
-    stored = {tensor.name: tensor for tensor in outside.model.graph.initializer}
-    assert external_data.is_external(stored["w"])
-    assert not external_data.is_external(stored["v"])
     found = outside.explain(picture(), method="guided_grad_cam")
     np.testing.assert_array_equal(found.values, expected.values)
     assert outside.batch == "free"
-    compiled = outside.compile(method="guided_grad_cam")
-    assert compiled == whole.compile(method="guided_grad_cam")
+    assert outside.compile(method="guided_grad_cam") == whole.compile(method="guided_grad_cam")
+    assert external_data.bring_in(outside.original) == onnx.load(path)
+
+
+def test_weights_are_in_memory_once(tmp_path):
+    one = load(wide(tmp_path, beside=False), preprocess="imagenet")
+    for method in ("gradient", "grad_cam", "guided_backprop"):
+        one.explain(picture(), method=method)
+        one.explain(np.stack([picture().transpose(2, 0, 1)] * 2).astype(np.float32), method=method)
+    assert len(external_data._in_memory) == 1
+    del one
+    gc.collect()
+    assert not external_data._in_memory
+
+
+def test_a_file_that_was_written_anew_is_not_read_for_the_old_model(tmp_path):
+    path = wide(tmp_path, beside=False)
+    old = load(path, preprocess="imagenet")
+    before = old.explain(picture(), method="gradient")
+    model = onnx.load(path)
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+    path.write_bytes(model.SerializeToString())
+    again = old.explain(picture(), method="gradient")
+    np.testing.assert_array_equal(again.values, before.values)
+    with pytest.raises(UsageError, match=r"wide\.onnx: changed since the model was loaded"):
+        old.explain(picture(), method="grad_cam")
+    new = load(path, preprocess="imagenet").explain(picture(), method="gradient")
+    assert not np.array_equal(new.values, before.values)
+
+
+@pytest.mark.parametrize("field", ["dims", "data_type", "raw_data"])
+def test_a_large_weight_of_the_wrong_size_is_refused(tmp_path, field):
+    path = wide(tmp_path, beside=False)
+    model = onnx.load(path)
+    weight = model.graph.initializer[0]
+    if field == "dims":
+        weight.dims[0] += 1
+    elif field == "data_type":
+        weight.data_type = TensorProto.DOUBLE
+    else:
+        weight.raw_data = weight.raw_data[:-4]
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelRejectedError, match=r"wide\.onnx: not a valid ONNX model"):
+        open_model(path)
+
+
+@pytest.mark.parametrize("cut", [3, 40, 5000, 40_000])
+def test_a_file_cut_anywhere_is_refused(tmp_path, cut):
+    path = wide(tmp_path, beside=False)
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(ModelRejectedError, match="no ONNX model, or a truncated one"):
+        open_model(path)
+
+
+def test_a_message_in_parts_is_merged_as_protobuf_does(tmp_path):
+    whole = onnx.load(wide(tmp_path, beside=False))
+    graph = onnx.ModelProto()
+    graph.graph.initializer.extend(whole.graph.initializer)
+    rest = onnx.ModelProto()
+    rest.CopyFrom(whole)
+    del rest.graph.initializer[:]
+    path = tmp_path / "parts.onnx"
+    path.write_bytes(graph.SerializeToString() + rest.SerializeToString())
+    assert external_data.bring_in(open_model(path).model) == whole
+
+
+def test_a_name_that_is_no_text_and_a_link(tmp_path):
+    path = wide(tmp_path, beside=False)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.onnx")
+    os.replace(path, odd)
+    assert open_model(odd).model == onnx.load(odd)
+    link = tmp_path / "link.onnx"
+    link.symlink_to(odd)
+    assert open_model(link).model == onnx.load(link)
 
 
 def test_a_large_model_is_written_with_its_weights_beside_it(tmp_path, monkeypatch):
