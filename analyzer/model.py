@@ -64,6 +64,7 @@ class Analyzer:
         preprocess_origin: Who declared it; "assumed" where nobody did.
         device: "cpu" or "cuda".
         device_reason: Why this device.
+        precision: "float32", "tf32" or "float16": of products on CUDA.
         provider: The runtime's execution provider.
         quantised: The file quantises something.
         widened: The file holds 16-bit floats, which are computed in float32.
@@ -84,7 +85,7 @@ class Analyzer:
         self.preprocess: Preprocess = declared.preprocess.fit(self.image)
         self.preprocess_origin = declared.origin
         self.device, self.provider = settled.device, settled.provider
-        self.device_reason = settled.reason
+        self.device_reason, self.precision = settled.reason, settled.precision
         self.quantised = is_quantised(opened.model)
         self._batch_size = batch_size
         self._explainers = Explainers()
@@ -386,7 +387,8 @@ class Analyzer:
     def _explainer(self, plan: Plan, explained: Explained) -> Explainer:
         def build(plan: Plan) -> Explainer:
             built = self._build(plan)
-            return Explainer(plan, explained, built, SpecializedSession(built, self.device))
+            session = SpecializedSession(built, self.device, precision=self.precision)
+            return Explainer(plan, explained, built, session)
 
         return self._explainers.get(plan, build)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -45,14 +45,17 @@ except ImportError as error:
 
 Device = Literal["cpu", "cuda", "auto"]
 Optimization = Literal["none", "basic", "extended", "all"]
+Precision = Literal["float32", "tf32", "float16"]
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+"""Of products on CUDA: TF32 and float16 are faster, and right to about three decimal digits."""
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 _log = logging.getLogger(__name__)
 
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
-# TF32 would cost three decimal digits; the exhaustive search would tune again for every batch size.
-_CUDA_OPTIONS: Final = MappingProxyType({"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+# The exhaustive search would tune again for every batch size.
+_CUDA_OPTIONS: Final = MappingProxyType({"cudnn_conv_algo_search": "HEURISTIC"})
 _LEVELS: Final = MappingProxyType(
     {
         "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -88,6 +91,7 @@ class Session:
         threads: int | None = None,
         weights: Mapping[str, onnx.TensorProto] | None = None,
         profile: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         """Load the model.
 
@@ -99,6 +103,8 @@ class Session:
             threads: Threads inside one operator; None leaves the choice to the runtime.
             weights: The weights that the model was written without, by name.
             profile: Measure each node, for `node_times`.
+            precision: Whether CUDA may compute float32 products in TF32; float16 is up to the
+                model (`graph_rewrites.lower`).
 
         Raises:
             MissingProviderError: CUDA was asked for and does not load.
@@ -114,7 +120,8 @@ class Session:
             model, self._weights = _detached(model, weights)
             _hand_over(self._weights, options, device)
         data = model if isinstance(model, bytes) else _serialise(model)
-        self._session, self.reason = _open(data, options, device)
+        cuda = {**_CUDA_OPTIONS, "use_tf32": str(int(precision == "tf32"))}
+        self._session, self.reason = _open(data, options, device, cuda)
         _return_memory()
         self.provider: str = self._session.get_providers()[0]
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == _CUDA else "cpu"
@@ -126,7 +133,7 @@ class Session:
                 "reason": self.reason,
                 "graph_optimization": optimization,
                 "set_denormal_as_zero": True,
-                **(_CUDA_OPTIONS if self.device == "cuda" else {}),
+                **(cuda if self.device == "cuda" else {}),
             }
         )
 
@@ -188,26 +195,34 @@ class NodeTime:
 
 @dataclass(frozen=True)
 class Settled:
-    """A device that really loads, its provider, and why it was taken."""
+    """A device that really loads, its provider, why it was taken, and how precise it is to be."""
 
     device: Literal["cpu", "cuda"]
     provider: str
     reason: str
+    precision: Precision = "float32"
 
 
-def settle(device: str) -> Settled:
+def settle(device: str, precision: str = "float32") -> Settled:
     """Turn "cpu", "cuda" or "auto" into a device that really runs, with a model of one node.
 
     Raises:
-        UsageError: Another word.
+        UsageError: Another word, or a precision that only CUDA has.
         MissingProviderError: CUDA was asked for and does not load.
     """
     if device not in ("cpu", "cuda", "auto"):
         raise UsageError(f"unknown device {device!r}; known: cpu, cuda, auto")
+    named = next((known for known in PRECISIONS if known == precision), None)
+    if named is None:
+        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     if device == "cpu":
-        return Settled("cpu", _CPU, "as asked")
-    session = Session(_tiny_model(), "cuda" if device == "cuda" else "auto")
-    return Settled(session.device, session.provider, session.reason)
+        settled = Settled("cpu", _CPU, "as asked", named)
+    else:
+        session = Session(_tiny_model(), "cuda" if device == "cuda" else "auto")
+        settled = Settled(session.device, session.provider, session.reason, named)
+    if settled.device == "cpu" and named != "float32":
+        raise UsageError(f"precision {precision!r} needs device 'cuda'; this is the CPU")
+    return settled
 
 
 @dataclass(frozen=True)
@@ -249,14 +264,19 @@ def _options(optimization: Optimization, threads: int | None) -> Any:  # noqa: A
     return options
 
 
-def _open(data: bytes, options: Any, device: Device) -> tuple[Any, str]:  # noqa: ANN401
+def _open(
+    data: bytes,
+    options: Any,  # noqa: ANN401
+    device: Device,
+    cuda: Mapping[str, str],
+) -> tuple[Any, str]:
     """The runtime's session and why it runs where it runs."""
     if device == "cpu":
         return _create(data, options, [_CPU]), "as asked"
     failure = _cuda_missing()
     if not failure:
         with _silence():
-            session = _create(data, options, [(_CUDA, dict(_CUDA_OPTIONS)), _CPU])
+            session = _create(data, options, [(_CUDA, dict(cuda)), _CPU])
         if session.get_providers()[0] == _CUDA:
             return session, "as asked" if device == "cuda" else "CUDA, because it loads"
         failure = "CUDA's libraries do not load"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from analyzer.errors import AnalyzerError
-from analyzer.session import Arrays, NodeTime, Session
+from analyzer.session import Arrays, NodeTime, Precision, Session
 from graph_rewrites.errors import GraphRewriteError
 from graph_rewrites.lowering import lowered_graph
 
@@ -37,9 +37,10 @@ class SpecializedSession:
         model: onnx.ModelProto,
         device: Literal["cpu", "cuda"],
         threads: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
         """Keep the model; nothing is opened before the first run."""
-        self._model, self._threads = model, threads
+        self._model, self._threads, self._precision = model, threads, precision
         self.device: Literal["cpu", "cuda"] = device
         self._failure = ""
         self._kept: OrderedDict[Shapes, Session] = OrderedDict()
@@ -70,11 +71,12 @@ class SpecializedSession:
         if self._failure:
             return {**self._portable.settings, "lowered": f"no: {self._failure}"}
         last = next(reversed(self._kept.values()))
-        return {**last.settings, "lowered": self.device}
+        half = {"float16": True} if self._precision == "float16" else {}
+        return {**last.settings, "lowered": self.device, **half}
 
     @cached_property
     def _portable(self) -> Session:
-        return Session(self._model, self.device, threads=self._threads)
+        return Session(self._model, self.device, threads=self._threads, precision=self._precision)
 
     def profile(self, inputs: Arrays, runs: int = 7) -> tuple[list[NodeTime], float]:
         """What every node took, and one run as a whole: medians over `runs`, in seconds."""
@@ -96,9 +98,17 @@ class SpecializedSession:
         return self._kept[key]
 
     def _open(self, shapes: Shapes, *, profile: bool = False) -> Session:
-        lowered = lowered_graph(self._model, self.device, dict(shapes))
+        half = self._precision == "float16"
+        lowered = lowered_graph(self._model, self.device, dict(shapes), float16=half)
         light, weights = lowered.export_detached()
-        return Session(light, self.device, threads=self._threads, weights=weights, profile=profile)
+        return Session(
+            light,
+            self.device,
+            threads=self._threads,
+            weights=weights,
+            profile=profile,
+            precision=self._precision,
+        )
 
 
 def _shapes(inputs: Arrays) -> Shapes:

@@ -30,7 +30,7 @@ from analyzer.errors import InputError
 if TYPE_CHECKING:
     from analyzer import Analyzer, Explanation
     from analyzer.profile import Profile
-    from analyzer.session import Device
+    from analyzer.session import Device, Precision
 
 SCHEMA_VERSION = 1
 
@@ -92,6 +92,7 @@ class Result:
 @options.preprocess
 @options.labels
 @options.device
+@options.precision
 @options.other_activations
 @click.option(
     "-o",
@@ -117,6 +118,7 @@ def command(
     preprocess: str | None,
     labels: str | None,
     device: Device,
+    precision: Precision,
     other_activations: str,
     output: Path,
     profile: bool,
@@ -135,7 +137,9 @@ def command(
             f"{output} is one file and several maps are asked for; give a folder"
         )
     target = wanted(targets, masks, boxes, likes)
-    loaded = analyzer.load(model, preprocess=preprocess, labels=labels, device=device)
+    loaded = analyzer.load(
+        model, preprocess=preprocess, labels=labels, device=device, precision=precision
+    )
     if is_one_file(output):
         file_must_be_writable(output)
     else:

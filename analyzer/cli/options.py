@@ -14,6 +14,7 @@ from analyzer.methods import METHODS
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEVICES = ("cpu", "cuda", "auto")
+PRECISIONS = ("float32", "tf32", "float16")
 OTHER_ACTIVATIONS = ("gradient", "positive", "strict")
 PATH = click.Path(path_type=Path)
 
@@ -71,6 +72,13 @@ device = click.option(
     default="cpu",
     show_default=True,
     help="cuda is an error where it does not load; auto says what it took.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="Of products on cuda: tf32 and float16 are faster, and right to about three digits.",
 )
 layer = click.option(
     "--layer",

@@ -136,6 +136,14 @@ def test_a_missing_runtime_is_named():
     assert done.stdout.startswith("6 onnxruntime does not load")
 
 
+def test_precision():
+    assert settle("cpu").precision == "float32"
+    with pytest.raises(UsageError, match="unknown precision 'int8'; known: float32, tf32, float16"):
+        settle("cuda", "int8")
+    with pytest.raises(UsageError, match="precision 'tf32' needs device 'cuda'; this is the CPU"):
+        settle("cpu", "tf32")
+
+
 def test_unknown_device():
     with pytest.raises(UsageError, match="known: cpu, cuda, auto"):
         settle("tpu")

@@ -54,7 +54,7 @@ def test_what_does_not_run_lowered_runs_portable_and_says_so(monkeypatch, caplog
     model = gr.explanation_model(small_cnn(), "gradient")
     expected = Session(model).run(feeds(2))["map/gradient"]
 
-    def fails(*_):
+    def fails(*_, **__):
         raise gr.ModelError("no shape")
 
     monkeypatch.setattr(specialized, "lowered_graph", fails)
