@@ -252,6 +252,7 @@ class Analyzer:
             ImageError: A picture that cannot be used.
             ModelRejectedError: The model says something else than one value for each class.
         """
+        self._opened.require_unchanged()
         scores, classes = self.scores, self.explained().classes
         if scores.position_axes:
             raise ModelRejectedError(
@@ -289,11 +290,12 @@ class Analyzer:
             UsageError: An unknown method, layer or output.
             ModelRejectedError: The model cannot be differentiated.
         """
+        self._opened.require_unchanged()
         explained = self.explained(output, objective)
         layers = explained.layer_names(layer)
         plan = Plan.of(method, layers, targets, other_activations, output, explained.objective)
         _ = self._batching  # a batch that was freed wrongly must not leave the house
-        return bring_in(self._build(plan))
+        return bring_in(plan.build(self.model, self.name))
 
     def coverage(self, method: str = "guided_backprop", output: str | None = None) -> gr.Coverage:
         """Each activation and the rule that a method gives it, without running anything.
@@ -305,11 +307,10 @@ class Analyzer:
         plan = Plan.of(method, None, 1, "gradient", output, self.explained(output).objective)
         (found,) = plan.maps()
         with rewriting(self.name):
-            return gr.coverage(self._build(plan), prefix=found.method.relu)
+            return gr.coverage(plan.build(self.model, self.name), prefix=found.method.relu)
 
     @cached_property
     def _forward(self) -> Session:
-        self._opened.require_unchanged()
         return Session(self.model, self.device)
 
     @property
@@ -350,6 +351,7 @@ class Analyzer:
         output: str | None,
     ) -> _Asked:
         """Check a request, and build what answers it."""
+        self._opened.require_unchanged()
         begun = time.perf_counter()
         intake = self._take_in(images, stacklevel=4)
         decoding = time.perf_counter() - begun
@@ -380,13 +382,9 @@ class Analyzer:
         vectors = explainer.embed(intake, batching, self._batch_size, self._context)
         return vectors, [{"reference": p.name, "sha256": p.sha256} for p in intake.pictures]
 
-    def _build(self, plan: Plan) -> onnx.ModelProto:
-        self._opened.require_unchanged()
-        return plan.build(self.model, self.name)
-
     def _explainer(self, plan: Plan, explained: Explained) -> Explainer:
         def build(plan: Plan) -> Explainer:
-            built = self._build(plan)
+            built = plan.build(self.model, self.name)
             session = SpecializedSession(built, self.device, precision=self.precision)
             return Explainer(plan, explained, built, session)
 

@@ -13,18 +13,16 @@ import re
 import statistics
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.numpy_helper
 from google.protobuf.message import EncodeError
 
 from analyzer.errors import (
@@ -34,7 +32,7 @@ from analyzer.errors import (
     UsageError,
 )
 from analyzer.sources import external_data
-from graph_rewrites.weights import detach
+from analyzer.weights import Weight, set_apart
 
 try:
     import onnxruntime as ort
@@ -64,8 +62,6 @@ _LEVELS: Final = MappingProxyType(
         "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     }
 )
-_LARGE: Final = 2**16
-_PLAIN: Final = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 _FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _KERNEL: Final = "_kernel_time"
 _FATAL, _WARNING = 4, 2
@@ -115,10 +111,10 @@ class Session:
         if self._scratch is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(self._scratch.name) / "profile")
-        self._weights: dict[str, _Weight] = {}
+        self._weights: list[object] = []
         if not isinstance(model, bytes):
-            model, self._weights = _detached(model, weights)
-            _hand_over(self._weights, options, device)
+            model, apart = set_apart(model, weights)
+            self._weights = _hand_over(apart, options, device)
         data = model if isinstance(model, bytes) else _serialise(model)
         cuda = {**_CUDA_OPTIONS, "use_tf32": str(int(precision == "tf32"))}
         self._session, self.reason = _open(data, options, device, cuda)
@@ -326,75 +322,37 @@ def _serialise(model: onnx.ModelProto) -> bytes:
         ) from error
 
 
-class _Weight(NamedTuple):
-    """An array and the runtime's view of it; both must live as long as the session.
+def _hand_over(weights: Mapping[str, Weight], options: Any, device: Device) -> list[object]:  # noqa: ANN401
+    """Tell the runtime where the weights are, with as few copies as it can do with.
 
-    Attributes:
-        multiplied: Nothing but Gemm reads it, as its second factor.
-        file: Where its values lie, relative to the root; "" where in no file.
+    What lies in a file it reads there, what does not it is given and copies, since it may transpose
+    or reorder weights under their own name. Factors of a Gemm it leaves alone: those it is given
+    to compute with, uncopied, which only a CPU session can. Where they are most of the weights,
+    they belong to a classifier, which sees a row per image; packed for many rows they would be in
+    memory again, once for each direction, for nothing: VGG-16 needs half as much without, and is as
+    fast.
+
+    Returns:
+        What must live as long as the session.
     """
-
-    array: npt.NDArray[Any]
-    value: Any
-    multiplied: bool
-    file: str
-
-
-def _detached(
-    model: onnx.ModelProto, bulk: Mapping[str, onnx.TensorProto] | None
-) -> tuple[onnx.ModelProto, dict[str, _Weight]]:
-    """The model without its large weights, and these.
-
-    Written into a message, read back and handed over they would be in memory three times more.
-    """
-    light, bulk = detach(model) if bulk is None else (model, bulk)
-    make = ort.OrtValue.ortvalue_from_numpy_with_onnx_type
-    found, multiplied = {}, _multiplied(light)
-    for stub in light.graph.initializer:
-        full = bulk.get(stub.name)
-        if full is None:
-            continue
-        outside = external_data.is_external(full)
-        if outside or (full.data_type in _PLAIN and len(full.raw_data) >= _LARGE):
-            array = external_data.shared(full) if outside else onnx.numpy_helper.to_array(full)
-            file = external_data.below_root(full) if outside else ""
-            value = make(array, full.data_type)
-            found[stub.name] = _Weight(array, value, stub.name in multiplied, file)
-            stub.data_location = onnx.TensorProto.EXTERNAL
-            stub.external_data.add(key="location", value=file or "handed over")
-            stub.external_data.extend(e for e in full.external_data if e.key != "location")
-        else:
-            stub.CopyFrom(full)
-    return light, found
-
-
-def _multiplied(model: onnx.ModelProto) -> set[str]:
-    """What nothing but Gemm reads, as its second factor."""
-    nodes = [node for graph in external_data.graphs(model) for node in graph.node]
-    read = Counter(name for node in nodes for name in node.input)
-    read.update(value.name for value in model.graph.output)
-    factors = Counter(node.input[1] for node in nodes if node.op_type == "Gemm")
-    return {name for name, count in factors.items() if read[name] == count}
-
-
-def _hand_over(weights: Mapping[str, _Weight], options: Any, device: Device) -> None:  # noqa: ANN401
-    """Give the runtime the weights, with as few copies as it can do with.
-
-    What it is given to optimise with it copies, as it may transpose or reorder weights under their
-    own name. Factors of a Gemm it leaves alone: those it is given to compute with, which only a CPU
-    session can, and pointed to their file. Where they are most of the weights, they belong to a
-    classifier, which sees a row per image; packed for many rows they would be in memory again,
-    once for each direction, for nothing: VGG-16 needs half as much without, and is as fast.
-    """
-    own = {n: w for n, w in weights.items() if device == "cpu" and w.multiplied and w.file}
-    given = {name: weight.value for name, weight in weights.items() if name not in own}
-    options.add_external_initializers(list(given), list(given.values()))
     options.add_session_config_entry(_FOLDER, external_data.ROOT)
-    for name, weight in own.items():
-        options.add_initializer(name, weight.value)
-    size = sum(weight.array.nbytes for weight in weights.values())
-    if 2 * sum(w.array.nbytes for w in weights.values() if w.multiplied) > size:
+    make = ort.OrtValue.ortvalue_from_numpy_with_onnx_type
+    factors = [weight for weight in weights.values() if weight.multiplied]
+    given, kept = {}, list[object]()
+    for name, weight in weights.items():
+        computed_with = weight.file and weight.multiplied and device == "cpu"
+        if weight.file and not computed_with:
+            continue
+        value = make(weight.array, weight.tensor.data_type)
+        kept += [weight.array, value]
+        if computed_with:
+            options.add_initializer(name, value)
+        else:
+            given[name] = value
+    options.add_external_initializers(list(given), list(given.values()))
+    if 2 * sum(each.size for each in factors) > sum(each.size for each in weights.values()):
         options.add_session_config_entry("session.disable_prepacking", "1")
+    return kept
 
 
 def _return_memory() -> None:

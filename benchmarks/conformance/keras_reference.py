@@ -47,7 +47,7 @@ class KerasReference:
         self._exported = make()
         self.shape = tuple(self._exported.input_shape[1:])
         _draw(self._exported, self.shape)
-        self._single, self._double = (
+        self.module, self._double = (
             _twin(make, self._exported, floats) for floats in ("float32", "float64")
         )
         self.scores = (BATCH, self._exported.output_shape[-1])
@@ -66,9 +66,9 @@ class KerasReference:
         """The number of the operation, in Keras's order, whose output the layer is."""
         best: Place = None
         nearest = SAME
-        for place, output in enumerate(_outputs(self._single)):
+        for place, output in enumerate(_outputs(self.module)):
             if _fits(output.shape, values.shape):
-                found = _as_graph(keras.Model(self._single.inputs, output)([images]), values.shape)
+                found = _as_graph(keras.Model(self.module.inputs, output)([images]), values.shape)
                 apart = float(np.linalg.norm(found - values) / np.linalg.norm(values))
                 if apart < nearest:
                     best, nearest = place, apart
@@ -85,7 +85,7 @@ class KerasReference:
         replay: Sequence[Kink] | None = None,
     ) -> Gradients:
         """GradientTape's; kinks are the ReLUs, laid out (N, C, H, W)."""
-        net = self._double if double else self._single
+        net = self._double if double else self.module
         kinks = _Kinks(rule, replay, hard=self._hard)
         x = tf.constant(images, net.compute_dtype)
         layer = [] if place is None else [_outputs(net)[place]]

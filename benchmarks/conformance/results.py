@@ -13,6 +13,7 @@ from pathlib import Path
 
 import graph_rewrites
 import tests
+from benchmarks.markdown import line, rule
 
 FILE = Path(__file__).with_name("results.jsonl")
 TABLE = Path(__file__).parents[1] / "CONFORMANCE.md"
@@ -119,7 +120,7 @@ def read(path: Path = FILE) -> dict[str, Result]:
     if not path.exists():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()
-    return {entry.member: entry for entry in (Result(**json.loads(line)) for line in lines)}
+    return {entry.member: entry for entry in (Result(**json.loads(text)) for text in lines)}
 
 
 def append(result: Result, path: Path = FILE) -> None:
@@ -138,10 +139,10 @@ def table(results: Mapping[str, Result]) -> str:
     ordered = [results[member] for member in sorted(results)]
     zoos = sorted({entry.member.partition("/")[0] for entry in ordered})
     verdicts = (AGREES, DIFFERS, REFUSED, NOT_EXPORTED, FAILED)
-    lines = [*_INTRODUCTION, "", _row("zoo", "members", *verdicts), _rule(1 + len(verdicts))]
+    lines = [*_INTRODUCTION, "", line("zoo", "members", *verdicts), rule(1 + len(verdicts))]
     for zoo in zoos:
         found = Counter(e.verdict for e in ordered if e.member.startswith(f"{zoo}/"))
-        lines.append(_row(zoo, found.total(), *(found[verdict] for verdict in verdicts)))
+        lines.append(line(zoo, found.total(), *(found[verdict] for verdict in verdicts)))
     operators = sorted({name for entry in ordered for name in entry.operators})
     lines += ["", f"Operators in these graphs, {len(operators)}: {', '.join(operators)}."]
     current = sum(entry.current for entry in ordered)
@@ -154,12 +155,12 @@ def table(results: Mapping[str, Result]) -> str:
     ]
     others = [entry for entry in ordered if entry.verdict != AGREES]
     if others:
-        lines += ["## Not in agreement", "", _row("member", "verdict", "reason"), _rule(0, 3)]
-        lines += [_row(e.member, e.verdict, e.reason.replace("|", "\\|")) for e in others]
+        lines += ["## Not in agreement", "", line("member", "verdict", "reason"), rule(0, 3)]
+        lines += [line(e.member, e.verdict, e.reason.replace("|", "\\|")) for e in others]
         lines.append("")
     heads = [column for column, _, _ in COLUMNS]
     lines += ["## Figures", ""]
-    lines += [_row("member", "default layer", "nodes", *heads), _rule(1 + len(heads), 2)]
+    lines += [line("member", "default layer", "nodes", *heads), rule(1 + len(heads), 2)]
     lines += [_figures(entry) for entry in ordered if entry.figures]
     return "\n".join(lines) + "\n"
 
@@ -187,12 +188,4 @@ def _figures(entry: Result) -> str:
             cells.append(str(int(value)))
         else:
             cells.append(f"{value:.1f}" if figure == "build" else f"{value:.1e}")
-    return _row(entry.member, entry.layer, entry.nodes, *cells)
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
-def _rule(figures: int, words: int = 1) -> str:
-    return "|" + " --- |" * words + " ---: |" * figures
+    return line(entry.member, entry.layer, entry.nodes, *cells)

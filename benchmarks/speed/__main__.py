@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from benchmarks.conformance.results import fingerprint
+from benchmarks.conformance.results import fingerprint, lowering_fingerprint
 from benchmarks.speed.machine import machine
 from benchmarks.speed.networks import NETWORKS
 from benchmarks.speed.table import read, write_table
@@ -29,6 +30,11 @@ TABLE = Path(__file__).parents[1] / "RESULTS.md"
 @click.option("--threads", default=2, show_default=True, help="Of every contender.")
 @click.option("--budget", default=6.0, show_default=True, help="Seconds for one task.")
 @click.option("--exports", type=click.Path(path_type=Path), help="Keep the exported files here.")
+@click.option(
+    "--training-python",
+    type=click.Path(exists=True, path_type=Path),
+    help="The interpreter of an environment with onnxruntime-training; else it takes no part.",
+)
 @click.option("--child", is_flag=True, hidden=True)
 def main(
     networks: tuple[str, ...],
@@ -37,9 +43,13 @@ def main(
     threads: int,
     budget: float,
     exports: Path | None,
+    training_python: Path | None,
     child: bool,
 ) -> None:
     """Measure NETWORKS ("ResNet-50"), or all: every task, batch and contender, by turns.
+
+    Those of Keras need an environment with TensorFlow, those of the assets their folder in
+    ONNX_ANALYZER_SHARED.
 
     A network has a process of its own, and within it every contender takes its turn, so that one
     line compares what ran under the same conditions. Results of earlier runs are kept until their
@@ -47,9 +57,11 @@ def main(
     """
     if child:
         assert exports is not None
-        _measure(networks[0], batches[0], tasks, threads, budget, exports)
+        _measure(networks[0], batches[0], tasks, threads, budget, exports, training_python)
         return
     options = [f"--threads={threads}", f"--budget={budget}", *(f"--task={task}" for task in tasks)]
+    if training_python is not None:
+        options.append(f"--training-python={training_python}")
     with TemporaryDirectory() as scratch:
         folder = exports or Path(scratch)
         for title in networks or NETWORKS:
@@ -57,7 +69,12 @@ def main(
                 command = [sys.executable, "-m", "benchmarks.speed", title, "--child"]
                 command += [f"--batch={batch}", f"--exports={folder}", *options]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-                facts = {"date": _today(), "code": fingerprint(), **machine()}
+                facts = {
+                    "date": _today(),
+                    "code": fingerprint(),
+                    "lowering": lowering_fingerprint(),
+                }
+                facts |= machine()
                 with RESULTS.open("a", encoding="utf-8") as file:
                     for line in done.stdout.splitlines():
                         row = {**json.loads(line), **facts}
@@ -66,25 +83,37 @@ def main(
 
 
 def _measure(
-    title: str, batch: int, tasks: tuple[str, ...], threads: int, budget: float, exports: Path
+    title: str,
+    batch: int,
+    tasks: tuple[str, ...],
+    threads: int,
+    budget: float,
+    exports: Path,
+    training_python: Path | None,
 ) -> None:
     """Print one line of JSON for each task."""
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)  # read when TensorFlow starts
+
     from benchmarks.speed.breakdown import breakdown
     from benchmarks.speed.contenders import TASKS, Task
     from benchmarks.speed.memory import CONTENDERS, peak
     from benchmarks.speed.networks import open_network
+    from benchmarks.speed.startup import startup
     from benchmarks.speed.timing import by_turns
 
     opened = open_network(title, exports)
     for name in tasks or TASKS:
-        contenders, absent = Task(opened, name, batch, threads).contenders()
+        contenders, absent = Task(opened, name, batch, threads, training_python).contenders()
         timings = by_turns(contenders, budget)
         row: dict[str, Any] = {"network": title, "batch": batch, "task": name, "threads": threads}
         row["seconds"] = {key: asdict(timing) for key, timing in timings.items()}
         row["absent"] = absent
         if name == "gradient":
             row["parts"] = breakdown(opened, batch, threads)
-            row["peak"] = {c: peak(title, exports, c, batch, threads) for c in CONTENDERS}
+            known = CONTENDERS if opened.network.zoo in ("torchvision", "timm") else CONTENDERS[:1]
+            row["peak"] = {c: peak(title, exports, c, batch, threads) for c in known}
+            if batch == 1:
+                row["startup"] = startup(opened, threads)
         click.echo(json.dumps(row))
         click.echo(f"{title}, {batch}, {name}: " + _said(row), err=True)
 

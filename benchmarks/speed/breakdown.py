@@ -8,26 +8,13 @@ import graph_rewrites as gr
 from analyzer.profile import profile_of
 from analyzer.specialized import SpecializedSession
 from benchmarks.speed.networks import Opened
-
-PARTS = {
-    "forward": (),
-    "convolutions": ("Conv", "Gemm", "MatMul", "FusedGemm", "FusedMatMul"),
-    "strided convolutions": ("ConvTranspose",),
-    "masks and slopes": ("HardSigmoid", "Mul", "Where", "Sigmoid", "Erf", "Exp", "Tanh"),
-    "sums": ("Add", "Sum", "Sub", "ReduceSum", "ReduceMean", "GlobalAveragePool"),
-    "pools": ("MaxPool", "MaxUnpool", "ScatterElements", "ConstantOfShape"),
-    "moves": ("Split", "Concat", "Slice", "Reshape", "Transpose", "Resize", "Upsample", "Gather"),
-    "layout": (),
-    "other": (),
-}
-"""Operators of the way back by what they do."""
+from benchmarks.speed.parts import PARTS
 
 
 def breakdown(opened: Opened, batch: int, threads: int) -> dict[str, float]:
     """Seconds of each part in one run of the lowered gradient."""
     model = gr.explanation_model(opened.model, "gradient")
-    images = np.random.default_rng(0).standard_normal((batch, *opened.image)).astype(np.float32)
-    feeds = {model.graph.input[0].name: images, "target": np.zeros(batch, np.int64)}
+    feeds = {model.graph.input[0].name: opened.noise(batch), "target": np.zeros(batch, np.int64)}
     nodes, run = SpecializedSession(model, "cpu", threads).profile(feeds)
     seconds = dict.fromkeys(PARTS, 0.0)
     for operator in profile_of(nodes, run, {}, "cpu").operators:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-import torch
-from torch import nn
 
 import graph_rewrites as gr
 from benchmarks.speed.networks import Opened
-from benchmarks.speed.table import APART, FORWARD, LOWERED, PORTABLE
+from benchmarks.speed.table import APART, FORWARD, LOWERED, PORTABLE, TRAINING_BUILD
 from benchmarks.speed.timing import Run
+from benchmarks.speed.training_build import TrainingBuild
 
 TARGETS = 5
 RULES = ("gradient", "guided_backprop", "deconvnet")
@@ -38,13 +36,20 @@ class Task:
         name: a name in `TASKS`.
         batch: images in a run.
         threads: of every contender.
+        training_python: the interpreter of an environment with the runtime's training build.
     """
 
-    def __init__(self, opened: Opened, name: str, batch: int, threads: int) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        name: str,
+        batch: int,
+        threads: int,
+        training_python: Path | None = None,
+    ) -> None:
         self._opened, self._name, self._threads = opened, name, threads
-        torch.set_num_threads(threads)
-        rng = np.random.default_rng(0)
-        self._images = rng.standard_normal((batch, *opened.image)).astype(np.float32)
+        self._training_python = training_python
+        self._images = opened.noise(batch)
         several = name == "five classes"
         self._targets = np.arange(TARGETS if several else 1)
 
@@ -107,63 +112,15 @@ class Task:
     # -- the peers -------------------------------------------------------------------------------
 
     def _peers(self) -> Iterator[tuple[str, Callable[[], Run]]]:
-        net, x = self._opened.module, torch.from_numpy(self._images)
-        targets = [torch.full((len(x),), int(t)) for t in self._targets]
-        if self._name in ("gradient", "five classes"):
-            yield "PyTorch eager", lambda: lambda: [input_gradient(net, x, t) for t in targets]
-        if self._name == "gradient":
-            yield "torch.compile", lambda: _compiled(net, x, targets[0])
-        yield "captum", lambda: self._captum(x, targets)
-        if self._name == "Grad-CAM":
-            yield "pytorch-grad-cam", lambda: self._grad_cam(x, targets[0])
-
-    def _captum(self, x: torch.Tensor, targets: list[torch.Tensor]) -> Run:
-        from captum import attr
-
-        net = copy.deepcopy(self._opened.module)  # its hooks would stay
-        layer = self._opened.network.layer(net)
-        if self._name in ("gradient", "five classes"):
-            saliency = attr.Saliency(net)
-            return lambda: [saliency.attribute(x, t, abs=False) for t in targets]
-        if self._name == "Grad-CAM":
-            cam, size = attr.LayerGradCam(net, layer), tuple(x.shape[2:])
-            return lambda: attr.LayerAttribution.interpolate(
-                cam.attribute(x, targets[0], relu_attributions=True), size, "bilinear"
-            )
-        if not any(isinstance(module, nn.ReLU) for module in net.modules()):
-            raise ValueError("its hooks look for ReLU modules, and there is none")
-        makers = {
-            "guided": [attr.GuidedBackprop],
-            "three rules": [attr.Saliency, attr.GuidedBackprop, attr.Deconvolution],
-            "guided Grad-CAM": [lambda net: attr.GuidedGradCam(net, layer)],
-        }
-        methods = [make(net) for make in makers[self._name]]
-        return lambda: [method.attribute(x, targets[0]) for method in methods]
-
-    def _grad_cam(self, x: torch.Tensor, target: torch.Tensor) -> Run:
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        def grid(tokens: torch.Tensor) -> torch.Tensor:
-            side = round((tokens.shape[1] - 1) ** 0.5)
-            return tokens[:, 1:].reshape(len(tokens), side, side, -1).permute(0, 3, 1, 2)
-
-        net = copy.deepcopy(self._opened.module).requires_grad_()
-        tokens = self._opened.network.title.startswith("ViT")
-        layers = [self._opened.network.layer(net)]
-        cam = GradCAM(net, layers, reshape_transform=grid if tokens else None)
-        wanted = [ClassifierOutputTarget(int(t)) for t in target]
-        return lambda: cam(x, wanted)
-
-
-def input_gradient(net: Callable[..., Any], x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """PyTorch's own: forward, and the gradient of one score for each image."""
-    x = x.detach().requires_grad_()
-    scores = net(x).gather(1, target[:, None]).sum()
-    (gradient,) = torch.autograd.grad(scores, x)
-    return gradient
-
-
-def _compiled(net: nn.Module, x: torch.Tensor, target: torch.Tensor) -> Run:
-    compiled = torch.compile(net)
-    return lambda: input_gradient(compiled, x, target)
+        opened = self._opened
+        zoo = opened.network.zoo
+        if zoo == "keras":
+            from benchmarks.speed.keras_peers import keras_peers as peers
+        elif zoo != "assets":
+            from benchmarks.speed.torch_peers import torch_peers as peers
+        if zoo != "assets":
+            yield from peers(opened, self._name, self._images, self._targets, self._threads)
+        python = self._training_python
+        if python is not None and self._name == "gradient":
+            batch, threads = len(self._images), self._threads
+            yield TRAINING_BUILD, lambda: TrainingBuild(python, opened.file, batch, threads)

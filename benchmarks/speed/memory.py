@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 CONTENDERS = ("lowered", "PyTorch eager")
+"""Not for networks without a PyTorch module: those have the first one only."""
 
 
 def peak(title: str, exports: Path, contender: str, batch: int, threads: int) -> float:
@@ -26,8 +27,8 @@ def _lowered(title: str, exports: Path, batch: int, threads: int) -> None:
     import analyzer
     from benchmarks.speed.networks import NETWORKS
 
-    model = analyzer.load(NETWORKS[title].file(exports), preprocess="imagenet")
-    images = np.zeros((batch, 3, 224, 224), np.float32)
+    model = analyzer.load(NETWORKS[title].file(exports))
+    images = [np.zeros((224, 224, 3), np.uint8)] * batch
     for _ in range(3):
         model.explain(images, method="gradient", target=0)
 
@@ -37,8 +38,8 @@ def _pytorch(title: str, exports: Path, batch: int, threads: int) -> None:
     del exports
     import torch
 
-    from benchmarks.speed.contenders import input_gradient
     from benchmarks.speed.networks import NETWORKS
+    from benchmarks.speed.torch_peers import input_gradient
     from tests.oracles.torchvision_door import import_torchvision
 
     zoo, _, name = NETWORKS[title].member.partition("/")

@@ -1,12 +1,14 @@
-"""The networks that are measured: the same weights as a PyTorch module and as an ONNX file."""
+"""The networks that are measured: the same weights in their framework and as an ONNX file."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
 if TYPE_CHECKING:
@@ -19,16 +21,25 @@ class Network:
 
     Attributes:
         title: as the table calls it.
-        member: of the conformance run.
-        layer: from the module to the one behind which PyTorch's Grad-CAM looks: the default layer.
+        member: of the conformance run, or "assets/<name>": a file of the shared assets, which has
+            no framework behind it.
+        layer: from a PyTorch module to the one behind which Grad-CAM looks: the default layer.
     """
 
     title: str
     member: str
-    layer: Callable[[Any], nn.Module]
+    layer: Callable[[Any], nn.Module] = lambda net: net
+
+    @property
+    def zoo(self) -> str:
+        """Where it comes from: "torchvision", "timm", "keras" or "assets"."""
+        return self.member.partition("/")[0]
 
     def file(self, exports: Path) -> Path:
         """Its export in a folder of them."""
+        if self.zoo == "assets":
+            folder = Path(os.environ["ONNX_ANALYZER_SHARED"])
+            return folder / "models" / f"{self.member.partition('/')[2]}.onnx"
         return exports / f"{self.member.replace('/', '__')}.onnx"
 
 
@@ -42,26 +53,41 @@ NETWORKS = {
         Network("EfficientNet-B0", "torchvision/efficientnet_b0", lambda net: net.features[-1]),
         Network("ConvNeXt-T", "torchvision/convnext_tiny", lambda net: net.features[-1]),
         Network("ViT-S", "timm/vit_small_patch16_224", lambda net: net.blocks[-1].norm1),
+        Network("MobileNetV2, 8 bits", "assets/mobilenet_v2_imagenet_qdq"),
+        Network("MobileNetV2, Keras", "keras/MobileNetV2"),
     )
 }
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A network, ready to run: the module in eval mode, and its export."""
+    """A network, ready to run: the framework's own, if any, and its export."""
 
     network: Network
-    module: nn.Module
+    module: Any
+    file: Path
     model: onnx.ModelProto
-    image: tuple[int, ...]
+
+    def noise(self, batch: int) -> np.ndarray:
+        """Pictures, in the type and the layout of the network's input."""
+        given = self.model.graph.input[0].type.tensor_type
+        shape = (batch, *(dim.dim_value for dim in given.shape.dim[1:]))
+        rng = np.random.default_rng(0)
+        if given.elem_type == onnx.TensorProto.UINT8:
+            return rng.integers(0, 256, shape, np.uint8)
+        return rng.standard_normal(shape).astype(np.float32)
 
 
 def open_network(title: str, exports: Path) -> Opened:
     """Build a network with its seeded weights; its export is kept in `exports`."""
-    from benchmarks.conformance.torch_reference import TorchReference
-
     network = NETWORKS[title]
-    reference = TorchReference(network.member)
+    file = network.file(exports)
+    if network.zoo == "assets":
+        return Opened(network, None, file, onnx.load(file))
+    if network.zoo == "keras":
+        from benchmarks.conformance.keras_reference import KerasReference as Reference
+    else:
+        from benchmarks.conformance.torch_reference import TorchReference as Reference
     exports.mkdir(parents=True, exist_ok=True)
-    model = reference.export(network.file(exports))
-    return Opened(network, reference.module, model, reference.shape)
+    reference = Reference(network.member)
+    return Opened(network, reference.module, file, reference.export(file))

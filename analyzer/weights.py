@@ -1,0 +1,83 @@
+"""The large weights of a model beside it, for a session that takes them as they are.
+
+Written into a message, read back and handed over they would be in memory three times more.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy.typing as npt
+import onnx
+import onnx.numpy_helper
+
+from analyzer.sources import external_data
+from graph_rewrites.weights import detach
+
+_LARGE: Final = 2**16
+_PLAIN: Final = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One of them.
+
+    Attributes:
+        tensor: Its type and shape, and its values or where they lie.
+        multiplied: Nothing but Gemm reads it, as its second factor.
+        file: Where its values lie, relative to the root; "" where in no file.
+    """
+
+    tensor: onnx.TensorProto
+    multiplied: bool
+    file: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of its values."""
+        return external_data.size_of(self.tensor)
+
+    @cached_property
+    def array(self) -> npt.NDArray[Any]:
+        """Its values, not to be written to."""
+        if external_data.is_external(self.tensor):
+            return external_data.shared(self.tensor)
+        return onnx.numpy_helper.to_array(self.tensor)
+
+
+def set_apart(
+    model: onnx.ModelProto, bulk: Mapping[str, onnx.TensorProto] | None = None
+) -> tuple[onnx.ModelProto, dict[str, Weight]]:
+    """The model without its large weights, and these by name.
+
+    Args:
+        model: Any model.
+        bulk: Weights that it was written without, by name.
+    """
+    light, bulk = detach(model) if bulk is None else (model, bulk)
+    found, multiplied = {}, _multiplied(light)
+    for stub in light.graph.initializer:
+        full = bulk.get(stub.name)
+        if full is None:
+            continue
+        outside = external_data.is_external(full)
+        if outside or (full.data_type in _PLAIN and len(full.raw_data) >= _LARGE):
+            file = external_data.below_root(full) if outside else ""
+            found[stub.name] = Weight(full, stub.name in multiplied, file)
+            stub.data_location = onnx.TensorProto.EXTERNAL
+            stub.external_data.add(key="location", value=file or "handed over")
+            stub.external_data.extend(e for e in full.external_data if e.key != "location")
+        else:
+            stub.CopyFrom(full)
+    return light, found
+
+
+def _multiplied(model: onnx.ModelProto) -> set[str]:
+    """What nothing but Gemm reads, as its second factor."""
+    nodes = [node for graph in external_data.graphs(model) for node in graph.node]
+    read = Counter(name for node in nodes for name in node.input)
+    read.update(value.name for value in model.graph.output)
+    factors = Counter(node.input[1] for node in nodes if node.op_type == "Gemm")
+    return {name for name, count in factors.items() if read[name] == count}
