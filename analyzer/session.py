@@ -335,7 +335,8 @@ def _hand_over(weights: Mapping[str, Weight], options: Any, device: Device) -> l
     Returns:
         What must live as long as the session.
     """
-    options.add_session_config_entry(_FOLDER, external_data.ROOT)
+    if any(weight.file for weight in weights.values()):
+        options.add_session_config_entry(_FOLDER, external_data.ROOT)
     make = ort.OrtValue.ortvalue_from_numpy_with_onnx_type
     factors = [weight for weight in weights.values() if weight.multiplied]
     given, kept = {}, list[object]()
