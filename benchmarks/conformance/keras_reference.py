@@ -13,7 +13,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import onnx
 import tensorflow as tf
 import tf2onnx
 from keras import applications
@@ -53,14 +52,13 @@ class KerasReference:
         self.scores = (BATCH, self._exported.output_shape[-1])
         self._layers: list[keras.KerasTensor] = []
 
-    def export(self, path: Path) -> onnx.ModelProto:
+    def export(self, path: Path) -> None:
         """Through tf2onnx, batch free, NHWC picture, softmax last."""
         if not path.exists():
             spec = tf.TensorSpec((None, *self.shape), tf.float32, name=INPUT)
             tf2onnx.convert.from_keras(
                 self._exported, input_signature=(spec,), opset=_OPSET, output_path=str(path)
             )
-        return onnx.load(path)
 
     def locate(self, images: Array, values: Array) -> Place:
         """The number of the operation, in Keras's order, whose output the layer is."""

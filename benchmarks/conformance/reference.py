@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-import onnx
-
 from tests.oracles.passes import Array, Gradients, Kink
 
 SAME = 0.1  # two float32 passes through one network, a chaotic one even, differ by less
@@ -32,8 +30,8 @@ class Reference(Protocol):
     kinks: frozenset[str]
     of: str | None
 
-    def export(self, path: Path) -> onnx.ModelProto:
-        """The network's ONNX file, its picture named "input"; written where `path` is no file."""
+    def export(self, path: Path) -> None:
+        """Write the network's ONNX file, its picture named "input", unless `path` is a file."""
 
     def locate(self, images: Array, values: Array) -> Place:
         """The first place that computes `values` from `images`, in float32; None where none."""

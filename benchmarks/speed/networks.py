@@ -90,4 +90,5 @@ def open_network(title: str, exports: Path) -> Opened:
         from benchmarks.conformance.torch_reference import TorchReference as Reference
     exports.mkdir(parents=True, exist_ok=True)
     reference = Reference(network.member)
-    return Opened(network, reference.module, file, reference.export(file))
+    reference.export(file)
+    return Opened(network, reference.module, file, onnx.load(file))

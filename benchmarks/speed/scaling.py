@@ -56,7 +56,9 @@ def exponent(series: Series) -> float:
 
 def _export(depth: int, exports: Path) -> onnx.ModelProto:
     member = f"torchvision/resnet{depth}"
-    return TorchReference(member).export(exports / f"{member.replace('/', '__')}.onnx")
+    file = exports / f"{member.replace('/', '__')}.onnx"
+    TorchReference(member).export(file)
+    return onnx.load(file)
 
 
 def _run(model: onnx.ModelProto, images: int, targets: int, threads: int) -> Run:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-import onnxruntime
 
 import graph_rewrites as gr
+from analyzer.session import Session
 from graph_rewrites.stamps import PREFIX_KEY
 from tests.oracles.passes import NOTHING, Gradients, Kink, clip_state, hard_state, relu_state
 
@@ -65,27 +65,20 @@ class OnnxGradients:
         ct = ct.astype(np.float32).reshape(len(ct), *self._inner_shape)
         return {INPUT: images.astype(np.float32), "cotangent": ct}
 
-    def _pass(
-        self, opened: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]
-    ) -> Gradients:
+    def _pass(self, opened: Session, feeds: dict[str, np.ndarray]) -> Gradients:
         wanted = [f"grad/{INPUT}"]
         if self.layer is not None:
             wanted += [f"grad/{self.layer.tensor}", self.layer.tensor]
         names = list(dict.fromkeys((*wanted, *self._watched)))
-        values = dict(zip(names, opened.run(names, feeds), strict=True))
+        values = opened.run(feeds, names)
         kinks = [_kink(self.model, node, values[name]) for name, node in self._watched.items()]
         image, *layer = (values[name].astype(np.float64) for name in wanted)
         return Gradients(image, *(layer or [NOTHING, NOTHING]), tuple(kinks))
 
 
-def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A CPU session at default optimisation."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+def session(model: onnx.ModelProto) -> Session:
+    """A CPU session at default optimisation; weights may lie in the model's file."""
+    return Session(model, threads=2)
 
 
 def _watch(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:

@@ -43,10 +43,7 @@ def _maps(model, method, images, targets, count=1):
     from tests.oracles.onnx_gradients import session
 
     explanation = gr.explanation_model(model, method=method, targets=count)
-    run = session(explanation)
-    names = [value.name for value in run.get_outputs()]
-    feeds = {"input": images, "target": np.asarray(targets, np.int64)}
-    return dict(zip(names, run.run(None, feeds), strict=True))
+    return session(explanation).run({"input": images, "target": np.asarray(targets, np.int64)})
 
 
 def _distances(maps, truth):
