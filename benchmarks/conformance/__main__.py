@@ -29,7 +29,7 @@ _PATIENCE = 1800  # seconds for one member
 @click.command()
 @click.argument("members", nargs=-1)
 @click.option("--exports", type=click.Path(path_type=Path), help="Keep the exported files here.")
-@click.option("--again", is_flag=True, help="Also what was measured with other code.")
+@click.option("--again", is_flag=True, help="Also what failed, or was measured with other code.")
 @click.option("--child", is_flag=True, hidden=True)
 def main(members: tuple[str, ...], exports: Path | None, again: bool, child: bool) -> None:
     """Measure MEMBERS ("timm/resnet10t", or a zoo: "torchvision"); all where none is named."""
@@ -41,7 +41,8 @@ def main(members: tuple[str, ...], exports: Path | None, again: bool, child: boo
         exports.mkdir(parents=True, exist_ok=True)
     known = read()
     for member in _wanted(members):
-        if member in known and (known[member].lowering_current or not again):
+        found = known.get(member)
+        if found and not (again and (found.verdict == FAILED or not found.lowering_current)):
             continue
         with TemporaryDirectory() as scratch:
             result = _in_a_process(member, exports or Path(scratch))
