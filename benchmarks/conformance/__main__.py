@@ -81,8 +81,8 @@ def _in_a_process(member: str, exports: Path) -> Result:
     except subprocess.TimeoutExpired:
         return Result(member, FAILED, f"not done within {_PATIENCE} s")
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return Result(member, FAILED, last[:300])
+        said = done.stderr.strip().splitlines() if done.returncode > 0 else []  # else it was killed
+        return Result(member, FAILED, (said or [f"exit code {done.returncode}"])[-1][:300])
     return Result(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
