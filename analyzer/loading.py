@@ -25,8 +25,8 @@ def load(
             catalogue's entry for this very file, else an assumption that warns when it is used.
         labels: Class names, a text file with one name a line, or a label set of the catalogue.
         device: "cpu", "cuda" (an error where CUDA does not load), or "auto".
-        precision: Of products on CUDA: "tf32" and "float16" are faster, and right to about three
-            decimal digits; "float32" is what agrees with a CPU.
+        precision: Of products on CUDA: "tf32" and "float16" are meant for speed, right to about
+            three digits; "float32" is what agrees with a CPU.
         batch_size: The largest number of images in one run; 8 by default, on a CPU as many as make
             one picture of 224 × 224.
 

@@ -45,7 +45,7 @@ Device = Literal["cpu", "cuda", "auto"]
 Optimization = Literal["none", "basic", "extended", "all"]
 Precision = Literal["float32", "tf32", "float16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
-"""Of products on CUDA: TF32 and float16 are faster, and right to about three decimal digits."""
+"""Of products on CUDA: TF32 and float16 are meant for speed, right to about three digits."""
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 _log = logging.getLogger(__name__)

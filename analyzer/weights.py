@@ -16,7 +16,6 @@ import onnx.numpy_helper
 from analyzer.sources import external_data
 from graph_rewrites.weights import detach
 
-_LARGE: Final = 2**16
 _PLAIN: Final = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 
 
@@ -63,7 +62,7 @@ def set_apart(
         if full is None:
             continue
         outside = external_data.is_external(full)
-        if outside or (full.data_type in _PLAIN and len(full.raw_data) >= _LARGE):
+        if outside or (full.data_type in _PLAIN and len(full.raw_data) > external_data.LARGE):
             file = external_data.below_root(full) if outside else ""
             found[stub.name] = Weight(full, stub.name in multiplied, file)
             stub.data_location = onnx.TensorProto.EXTERNAL

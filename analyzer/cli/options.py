@@ -78,7 +78,7 @@ precision = click.option(
     type=click.Choice(PRECISIONS),
     default="float32",
     show_default=True,
-    help="Of products on cuda: tf32 and float16 are faster, and right to about three digits.",
+    help="Of products on cuda: tf32 and float16 are meant for speed, right to about three digits.",
 )
 layer = click.option(
     "--layer",

@@ -98,6 +98,7 @@ def read_onnx(path: Path) -> OpenedModel:
             raise UsageError(f"{path}: {what}")
         if path.stat().st_size > MAX_MODEL_BYTES:
             raise _too_large(path.name)
+        stamp = external_data.stamp(path)  # of what is read now, not of what comes after
         if not path.stat().st_size:
             raise ModelRejectedError(f"{path}: the file is empty, no ONNX model")
         with (
@@ -112,7 +113,7 @@ def read_onnx(path: Path) -> OpenedModel:
     external = external_data.load(model, path)
     _check(model, path.name)
     opened = OpenedModel(model, path.name, path, sha256, external)
-    return replace(opened, stamps=tuple(map(external_data.stamp, opened.files)))
+    return replace(opened, stamps=(stamp, *map(external_data.stamp, opened.files[1:])))
 
 
 def _parse(data: memoryview, path: Path) -> onnx.ModelProto:

@@ -113,12 +113,11 @@ class Task:
 
     def _peers(self) -> Iterator[tuple[str, Callable[[], Run]]]:
         opened = self._opened
-        zoo = opened.network.zoo
-        if zoo == "keras":
-            from benchmarks.speed.keras_peers import keras_peers as peers
-        elif zoo != "assets":
-            from benchmarks.speed.torch_peers import torch_peers as peers
-        if zoo != "assets":
+        if opened.module is not None:
+            if opened.network.zoo == "keras":
+                from benchmarks.speed.keras_peers import keras_peers as peers
+            else:
+                from benchmarks.speed.torch_peers import torch_peers as peers
             yield from peers(opened, self._name, self._images, self._targets, self._threads)
         python = self._training_python
         if python is not None and self._name == "gradient":

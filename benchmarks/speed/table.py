@@ -9,6 +9,7 @@ from statistics import geometric_mean
 from types import MappingProxyType
 from typing import Any
 
+from benchmarks.conformance.results import fingerprint, lowering_fingerprint
 from benchmarks.markdown import line, rule
 from benchmarks.speed.networks import NETWORKS
 from benchmarks.speed.parts import PARTS
@@ -224,6 +225,9 @@ def _conditions(rows: Sequence[Row]) -> Iterator[str]:
         date, processor, cores, versions = facts
         listed = ", ".join(f"{name} {version}" for name, version in versions)
         yield f"- {date}: {processor}, {cores} cores; {listed}."
+    present = fingerprint(), lowering_fingerprint()
+    current = sum((row.get("code"), row.get("lowering")) == present for row in rows)
+    yield f"- {current} of {len(rows)} lines were measured with the present rewriter and lowering."
     absent = {f"{c}, {r['network']}: {why}" for r in rows for c, why in r["absent"].items()}
     if absent:
         yield from ("", "Not run:", "", *(f"- {text}" for text in sorted(absent)))

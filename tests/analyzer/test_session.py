@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from analyzer import session as door
+from analyzer.cli import options
 from analyzer.errors import AnalyzerError, MissingProviderError, ModelRejectedError, UsageError
 from analyzer.session import Session, provider_report, settle
 from analyzer.sources import external_data, open_model
@@ -137,6 +138,7 @@ def test_a_missing_runtime_is_named():
 
 
 def test_precision():
+    assert options.PRECISIONS == door.PRECISIONS  # there without loading the runtime
     assert settle("cpu").precision == "float32"
     with pytest.raises(UsageError, match="unknown precision 'int8'; known: float32, tf32, float16"):
         settle("cuda", "int8")
