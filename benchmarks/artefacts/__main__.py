@@ -14,7 +14,7 @@ import click
 
 from benchmarks.artefacts.making import ARTEFACTS, NETWORKS
 from benchmarks.artefacts.table import write_table
-from benchmarks.conformance.results import fingerprint
+from benchmarks.conformance.fingerprints import fingerprint
 
 _PATIENCE = 3600  # seconds for one artefact
 _HERE = Path(__file__).parent

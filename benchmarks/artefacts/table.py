@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conformance.results import fingerprint
+from benchmarks.conformance.fingerprints import fingerprint
 from tests.oracles.passes import ROUNDING_BAR, SHARP_BAR
 
 _HEADER = """\

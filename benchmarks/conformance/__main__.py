@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from benchmarks.conformance.comparison import measure, measure_lowered
+from benchmarks.conformance.comparison import measure, renew
 from benchmarks.conformance.members import members
 from benchmarks.conformance.results import (
     AGREES,
@@ -29,7 +29,7 @@ _PATIENCE = 1800  # seconds for one member
 @click.command()
 @click.argument("members", nargs=-1)
 @click.option("--exports", type=click.Path(path_type=Path), help="Keep the exported files here.")
-@click.option("--again", is_flag=True, help="Also what failed, or was measured with other code.")
+@click.option("--again", is_flag=True, help="Also what failed, or what other code made.")
 @click.option("--child", is_flag=True, hidden=True)
 def main(members: tuple[str, ...], exports: Path | None, again: bool, child: bool) -> None:
     """Measure MEMBERS ("timm/resnet10t", or a zoo: "torchvision"); all where none is named."""
@@ -59,15 +59,15 @@ def _wanted(names: tuple[str, ...]) -> list[str]:
 
 
 def _measure(member: str, exports: Path) -> Result:
-    """All of a member, or only its lowered model where the rest is known of the present code."""
+    """A member, or what the present code makes otherwise of one that is known."""
     zoo = member.partition("/")[0]
     if zoo == "keras":
         from benchmarks.conformance.keras_reference import KerasReference as Reference
     else:
         from benchmarks.conformance.torch_reference import TorchReference as Reference
     known = read().get(member)
-    if known is not None and known.current and known.verdict in (AGREES, DIFFERS):
-        return measure_lowered(known, Reference, exports)
+    if known is not None and known.verdict in (AGREES, DIFFERS):
+        return renew(known, Reference, exports)
     return measure(member, Reference, exports)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,11 @@ import onnx
 import graph_rewrites as gr
 from analyzer.errors import AnalyzerError
 from analyzer.sources.onnx_file import read_onnx
+from benchmarks.conformance.fingerprints import (
+    fingerprint,
+    lowering_fingerprint,
+    model_digest,
+)
 from benchmarks.conformance.reference import Reference
 from benchmarks.conformance.results import (
     AGREES,
@@ -24,7 +29,6 @@ from benchmarks.conformance.results import (
     NOT_EXPORTED,
     REFUSED,
     Result,
-    lowering_fingerprint,
 )
 from graph_rewrites.errors import GraphRewriteError
 from graph_rewrites.sharp import directional_error
@@ -43,16 +47,16 @@ from tests.oracles.passes import (
 )
 
 _FEW = 0.02  # of a kink's elements; two passes of one network differ in fewer
+_OTHER_RULES = ("guided", "deconvnet")
 _SMALL = (64, 96, 128)  # pictures of the sharp check, where the graph takes them
 
 
-def measure(member: str, open_reference: Callable[[str], Reference], folder: Path) -> Result:
+def measure(member: str, framework: type[Reference], folder: Path) -> Result:
     """Export a member, or take its export from `folder`, and compare it with its framework."""
-    reference = open_reference(member)
+    reference = framework(member)
     facts: dict[str, Any] = {"shape": reference.shape}
     try:
-        file = folder / f"{member.replace('/', '__')}.onnx"
-        reference.export(file)
+        file = _exported(reference, member, folder)
     except Exception as error:  # whatever the exporter throws is the finding
         return Result(member, NOT_EXPORTED, _sentence(error), **facts)
     try:
@@ -63,6 +67,7 @@ def measure(member: str, open_reference: Callable[[str], Reference], folder: Pat
         gr.differentiate(gr.canonicalize(model), wrt=INPUT, of=reference.of)
         figures = {"build": time.perf_counter() - start}
         comparison = _Comparison(reference, model)
+        facts |= _digests(model, reference.of, reference.shape)
     except (GraphRewriteError, AnalyzerError) as error:
         return Result(member, REFUSED, _sentence(error), **facts)
     facts["layer"] = comparison.layer_name
@@ -74,18 +79,45 @@ def measure(member: str, open_reference: Callable[[str], Reference], folder: Pat
     return _judged(Result(member, AGREES, figures=figures, **facts), comparison.notes)
 
 
-def measure_lowered(
-    known: Result, open_reference: Callable[[str], Reference], folder: Path
-) -> Result:
-    """What is known of a member, its lowered model compared again."""
-    reference = open_reference(known.member)
-    file = folder / f"{known.member.replace('/', '__')}.onnx"
-    reference.export(file)
-    comparison = _Comparison(reference, read_onnx(file).model)
+def renew(known: Result, framework: type[Reference], folder: Path) -> Result:
+    """Of a member that was compared, what the present code makes otherwise than it was then.
+
+    Nothing is compared where the models are the same, the lowered one alone where only that is not.
+    """
+    file = _path(known.member, folder)
+    if not file.exists():
+        _exported(framework(known.member), known.member, folder)
+    made = _digests(read_onnx(file).model, framework.of, known.shape)
+    if not known.current and known.models != made["models"]:
+        return measure(known.member, framework, folder)
+    renewed = replace(known, code=fingerprint(), lowering=lowering_fingerprint(), **made)
+    if known.lowered_model == made["lowered_model"]:
+        return renewed
+    comparison = _Comparison(framework(known.member), read_onnx(file).model)
     figures = {k: v for k, v in known.figures.items() if k not in ("lowered", "moved")}
     figures |= comparison.lowered()
-    renewed = replace(known, figures=figures, lowering=lowering_fingerprint())
-    return _judged(renewed, comparison.notes)
+    return _judged(replace(renewed, figures=figures), comparison.notes)
+
+
+def _path(member: str, folder: Path) -> Path:
+    return folder / f"{member.replace('/', '__')}.onnx"
+
+
+def _exported(reference: Reference, member: str, folder: Path) -> Path:
+    """The member's file, written unless it is there."""
+    file = _path(member, folder)
+    reference.export(file)
+    return file
+
+
+def _digests(model: onnx.ModelProto, of: str | None, shape: Sequence[int]) -> dict[str, str]:
+    """Of the models that are compared, each with all three rules, and of the lowered one."""
+    ours, *others = (OnnxGradients(model, rule, of=of) for rule in ("gradient", *_OTHER_RULES))
+    lowered = ours.lowered_model({INPUT: (BATCH, *shape)})
+    return {
+        "models": model_digest(ours.model, *(other.model for other in others)),
+        "lowered_model": model_digest(lowered),
+    }
 
 
 def _judged(result: Result, notes: Sequence[str]) -> Result:
@@ -168,7 +200,7 @@ class _Comparison:
             return {}
         images, ct = self._drawn(0)
         found = {}
-        for rule in ("guided", "deconvnet"):
+        for rule in _OTHER_RULES:
             mine = OnnxGradients(self.model, rule, of=self.theirs.of)(images, ct)
             held = self._held(mine, self._first_kinks)
             theirs = self.theirs.gradients(images, ct, None, double=True, rule=rule, replay=held)
@@ -284,7 +316,7 @@ def complaints(figures: Mapping[str, float]) -> list[str]:
         found.append(f"lowered: {figures['lowered']:.1e}")
     if "flips" not in figures and max(figures["image"], figures.get("layer", 0.0)) > ROUNDING_BAR:
         found.append("its kinks are not the network's, so that flips cannot be counted")
-    rules = {rule: figures.get(rule, 0.0) for rule in ("guided", "deconvnet")}
+    rules = {rule: figures.get(rule, 0.0) for rule in _OTHER_RULES}
     bar = max(ROUNDING_BAR, own)
     return found + [f"{rule}: {figure:.1e}" for rule, figure in rules.items() if not figure <= bar]
 

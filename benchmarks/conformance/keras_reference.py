@@ -10,6 +10,8 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Else tf2onnx copies the graph before every pass: more than 24 GiB for VGG-16.
+os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
 
 import keras
 import numpy as np
@@ -17,9 +19,18 @@ import tensorflow as tf
 import tf2onnx
 from keras import applications
 
-from benchmarks.conformance.reference import SAME, Place
+from benchmarks.conformance.reference import LARGE, SAME, Place
 from tests.oracles.onnx_gradients import INPUT
-from tests.oracles.passes import BATCH, NOTHING, Array, Gradients, Kink, clip_state, relu_state
+from tests.oracles.passes import (
+    BATCH,
+    NOTHING,
+    Array,
+    Gradients,
+    Kink,
+    clip_state,
+    picture_by_picture,
+    relu_state,
+)
 
 _OPSET = 18
 _USUAL = (224, 224, 3)  # where an application leaves its size open
@@ -39,18 +50,23 @@ class KerasReference:
 
     def __init__(self, member: str) -> None:
         name = member.partition("/")[2]
-        make = functools.partial(getattr(applications, name), weights=None)
-        if None in make().input_shape[1:]:
-            make = functools.partial(make, input_shape=_USUAL)
+        self._make = functools.partial(getattr(applications, name), weights=None)
+        self._exported = self._make()
+        if None in self._exported.input_shape[1:]:
+            self._make = functools.partial(self._make, input_shape=_USUAL)
+            self._exported = self._make()
         self._hard = name in _HARD
-        self._exported = make()
         self.shape = tuple(self._exported.input_shape[1:])
         _draw(self._exported, self.shape)
-        self.module, self._double = (
-            _twin(make, self._exported, floats) for floats in ("float32", "float64")
-        )
         self.scores = (BATCH, self._exported.output_shape[-1])
-        self._layers: list[keras.KerasTensor] = []
+
+    @functools.cached_property
+    def _single(self) -> keras.Model:  # made when asked for: the converter wants the memory
+        return _twin(self._make, self._exported, "float32")
+
+    @functools.cached_property
+    def _double(self) -> keras.Model:
+        return _twin(self._make, self._exported, "float64")
 
     def export(self, path: Path) -> None:
         """Through tf2onnx, batch free, NHWC picture, softmax last."""
@@ -64,9 +80,9 @@ class KerasReference:
         """The number of the operation, in Keras's order, whose output the layer is."""
         best: Place = None
         nearest = SAME
-        for place, output in enumerate(_outputs(self.module)):
+        for place, output in enumerate(_outputs(self._single)):
             if _fits(output.shape, values.shape):
-                found = _as_graph(keras.Model(self.module.inputs, output)([images]), values.shape)
+                found = _as_graph(keras.Model(self._single.inputs, output)([images]), values.shape)
                 apart = float(np.linalg.norm(found - values) / np.linalg.norm(values))
                 if apart < nearest:
                     best, nearest = place, apart
@@ -82,9 +98,21 @@ class KerasReference:
         rule: str = "gradient",
         replay: Sequence[Kink] | None = None,
     ) -> Gradients:
-        """GradientTape's; kinks are the ReLUs, laid out (N, C, H, W)."""
-        net = self._double if double else self.module
-        kinks = _Kinks(rule, replay, hard=self._hard)
+        """GradientTape's; kinks are laid out (N, C, H, W). Large pictures go one by one."""
+        net = self._double if double else self._single
+
+        def one_pass(
+            images: Array, ct: Array, replay: Sequence[Kink] | None, first: int = 0
+        ) -> Gradients:
+            return self._pass(net, images, ct, place, _Kinks(rule, replay, first, hard=self._hard))
+
+        if max(self.shape) < LARGE:
+            return one_pass(images, ct, replay)
+        return picture_by_picture(one_pass, images, ct, replay)
+
+    def _pass(
+        self, net: keras.Model, images: Array, ct: Array, place: Place, kinks: _Kinks
+    ) -> Gradients:
         x = tf.constant(images, net.compute_dtype)
         layer = [] if place is None else [_outputs(net)[place]]
         with kinks.watching(), tf.GradientTape() as tape:
@@ -149,9 +177,11 @@ def _outputs(net: keras.Model) -> list[keras.KerasTensor]:
 class _Kinks:
     """Every ReLU and max-pool that TensorFlow runs, seen and, where asked for, replaced."""
 
-    def __init__(self, rule: str, replay: Sequence[Kink] | None, *, hard: bool) -> None:
+    def __init__(
+        self, rule: str, replay: Sequence[Kink] | None, first: int = 0, *, hard: bool
+    ) -> None:
         self.seen: list[Kink] = []
-        self._rule, self._hard = rule, hard
+        self._rule, self._first, self._hard = rule, first, hard
         self._rectified: list[tuple[tf.Tensor, tf.Tensor]] = []
         self._replay = None if replay is None else iter(replay)
 
@@ -173,7 +203,7 @@ class _Kinks:
         """TensorFlow counts maxima through (N, H, W, C), ONNX through (N, C, H, W)."""
         (n, h, w, c), padding = x.shape, padding.upper()
         assert layout == "NHWC", layout
-        places = np.arange(n * h * w * c)
+        places, before = np.arange(n * h * w * c), self._first * h * w * c
         if self._replay is None:
             _, taken = tf.nn.max_pool_with_argmax(
                 tf.stop_gradient(x), size, strides, padding, include_batch_in_index=True
@@ -181,8 +211,8 @@ class _Kinks:
             states = np.moveaxis(places.reshape(n, c, h, w), 1, -1).reshape(-1)[taken.numpy()]
             state = np.moveaxis(states, -1, 1)
         else:
-            state = next(self._replay).state
-        self.seen.append(Kink("max", state))
+            state = next(self._replay).state - before
+        self.seen.append(Kink("max", state + before))
         sources = np.moveaxis(places.reshape(n, h, w, c), -1, 1).reshape(-1)[state]
         return tf.gather(tf.reshape(x, [-1]), np.moveaxis(sources, 1, -1))
 

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 from tests.oracles.passes import Array, Gradients, Kink
 
 SAME = 0.1  # two float32 passes through one network, a chaotic one even, differ by less
+LARGE = 400  # pixels; a batch of such pictures would not fit into memory
 
 Place: TypeAlias = int | None  # where a framework computes the default layer
 
@@ -29,6 +30,9 @@ class Reference(Protocol):
     scores: tuple[int, ...]
     kinks: frozenset[str]
     of: str | None
+
+    def __init__(self, member: str) -> None:
+        """Build "<zoo>/<name>"."""
 
     def export(self, path: Path) -> None:
         """Write the network's ONNX file, its picture named "input", unless `path` is a file."""

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 
-import graph_rewrites
-import tests
+from benchmarks.conformance.fingerprints import fingerprint, lowering_fingerprint
 from benchmarks.markdown import line, rule
 
 FILE = Path(__file__).with_name("results.jsonl")
 TABLE = Path(__file__).parents[1] / "CONFORMANCE.md"
-_REWRITER = Path(graph_rewrites.__file__).parent
-_LOWERING = _REWRITER / "lowering"
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 AGREES, DIFFERS, REFUSED, NOT_EXPORTED, FAILED = (
     "agrees",
     "differs",
@@ -27,32 +20,6 @@ AGREES, DIFFERS, REFUSED, NOT_EXPORTED, FAILED = (
     "not exported",
     "failed",
 )
-
-
-@cache
-def fingerprint() -> str:
-    """Of the random weights and of `graph_rewrites` without `lowering`, which comes after it."""
-    weights = Path(tests.__file__).parent / "oracles/weights.py"
-    lowering = set(_LOWERING.rglob("*.py"))
-    return _digest(weights, *sorted(set(_REWRITER.rglob("*.py")) - lowering))
-
-
-@cache
-def lowering_fingerprint() -> str:
-    """Of `graph_rewrites.lowering`."""
-    return _digest(*sorted(_LOWERING.rglob("*.py")))
-
-
-def _digest(*paths: Path) -> str:
-    """Twelve hexadecimal digits of the files' code, their comments and docstrings left out."""
-    digest = hashlib.sha256()
-    for path in paths:
-        tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-                del node.body[0]
-        digest.update(f"{path.name}\n{ast.unparse(tree)}\n".encode())
-    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -69,9 +36,11 @@ class Result:
         operators: of the exported graph, by name.
         layer: the default CAM layer's path or tensor, "" where there is none.
         figures: see `COLUMNS`; a figure that was not measured is absent.
-        code: fingerprint of the rewriter, its lowering left out, and of the weights, that were
-            measured.
-        lowering: fingerprint of the lowering that was measured.
+        code: fingerprint of the newest rewriter, its lowering left out, that made the models that
+            were measured.
+        lowering: fingerprint of the newest lowering that made the lowered one.
+        models: digest of the models that were measured, "" where none was.
+        lowered_model: digest of the lowered one.
     """
 
     member: str
@@ -84,10 +53,12 @@ class Result:
     figures: Mapping[str, float] = field(default_factory=dict)
     code: str = field(default_factory=fingerprint)
     lowering: str = field(default_factory=lowering_fingerprint)
+    models: str = ""
+    lowered_model: str = ""
 
     @property
     def current(self) -> bool:
-        """Whether the portable model is what the present rewriter makes."""
+        """Whether the portable models are what the present rewriter makes."""
         return self.code == fingerprint()
 
     @property
@@ -149,8 +120,8 @@ def table(results: Mapping[str, Result]) -> str:
     lowered = sum(entry.lowering_current for entry in ordered)
     lines += [
         "",
-        f"{current} of {len(ordered)} were measured with the present rewriter and weights,",
-        f"{lowered} with the present lowering too.",
+        f"Of {current} of {len(ordered)} the present rewriter makes the very models that were",
+        f"measured, of {lowered} the present lowering too.",
         "",
     ]
     others = [entry for entry in ordered if entry.verdict != AGREES]

@@ -9,14 +9,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.conformance.networks import build
-from benchmarks.conformance.reference import SAME, Place
+from benchmarks.conformance.reference import LARGE, SAME, Place
 from tests.oracles import torch_gradients
 from tests.oracles.onnx_gradients import INPUT, OUTPUT
-from tests.oracles.passes import BATCH, Array, Gradients, Kink, joined
+from tests.oracles.passes import BATCH, Array, Gradients, Kink, picture_by_picture
 from tests.oracles.torch_export import quiet
 
 _THREADS = 2
-_LARGE = 400  # pixels
 
 
 class TorchReference:
@@ -76,16 +75,14 @@ class TorchReference:
         rule: str = "gradient",
         replay: Sequence[Kink] | None = None,
     ) -> Gradients:
-        """Autograd's; of large pictures one by one, since a batch would not fit into memory."""
+        """Autograd's; large pictures go one by one."""
         net = self._double if double else self.module
-        if max(self.shape) < _LARGE:
-            return torch_gradients.gradients(net, place, images, ct, rule, replay)
-        passes = []
-        for n in range(len(images)):
-            one, kinks = slice(n, n + 1), replay
-            if replay is not None:
-                kinks = [Kink(kink.kind, kink.state[one]) for kink in replay]
-            passes.append(
-                torch_gradients.gradients(net, place, images[one], ct[one], rule, kinks, first=n)
-            )
-        return joined(passes)
+
+        def one_pass(
+            images: Array, ct: Array, replay: Sequence[Kink] | None, first: int = 0
+        ) -> Gradients:
+            return torch_gradients.gradients(net, place, images, ct, rule, replay, first)
+
+        if max(self.shape) < LARGE:
+            return one_pass(images, ct, replay)
+        return picture_by_picture(one_pass, images, ct, replay)

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from benchmarks.conformance.results import fingerprint, lowering_fingerprint
+from benchmarks.conformance.fingerprints import fingerprint, lowering_fingerprint
 from benchmarks.speed.machine import machine
 from benchmarks.speed.networks import NETWORKS
 from benchmarks.speed.table import read, write_table

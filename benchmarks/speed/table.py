@@ -9,7 +9,7 @@ from statistics import geometric_mean
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks.conformance.results import fingerprint, lowering_fingerprint
+from benchmarks.conformance.fingerprints import fingerprint, lowering_fingerprint
 from benchmarks.markdown import line, rule
 from benchmarks.speed.networks import NETWORKS
 from benchmarks.speed.parts import PARTS

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -43,10 +44,14 @@ class OnnxGradients:
             index = name in self._watched and self._watched[name].op_type == "MaxPool"
             element = onnx.TensorProto.INT64 if index else onnx.TensorProto.FLOAT
             observed.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
-        self._observed, self._session = observed, session(observed)
+        self._observed = observed
         (seed,) = (i for i in self.model.graph.input if i.name == "cotangent")
         dims = seed.type.tensor_type.shape.dim[1:]
         self._inner_shape = [dim.dim_value or -1 for dim in dims]
+
+    @cached_property
+    def _session(self) -> Session:
+        return session(self._observed)
 
     def __call__(self, images: np.ndarray, ct: np.ndarray) -> Gradients:
         """The backward pass for a batch of images and cotangents of what is differentiated.
@@ -59,7 +64,11 @@ class OnnxGradients:
         """The same pass of the model lowered for the CPU and these shapes."""
         feeds = self._feeds(images, ct)
         shapes = {name: value.shape for name, value in feeds.items()}
-        return self._pass(session(gr.lower(self._observed, "cpu", shapes)), feeds)
+        return self._pass(session(self.lowered_model(shapes)), feeds)
+
+    def lowered_model(self, shapes: Mapping[str, Sequence[int | str]]) -> onnx.ModelProto:
+        """What is lowered, for inputs of these shapes: the gradients, kinks and the layer."""
+        return gr.lower(self._observed, "cpu", shapes)
 
     def _feeds(self, images: np.ndarray, ct: np.ndarray) -> dict[str, np.ndarray]:
         ct = ct.astype(np.float32).reshape(len(ct), *self._inner_shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +46,30 @@ class Gradients:
     before_layer: int | None = None
 
 
-def joined(passes: Sequence[Gradients]) -> Gradients:
-    """The pass of a batch, from those of its pictures."""
+def picture_by_picture(
+    one_pass: Callable[[Array, Array, Sequence[Kink] | None, int], Gradients],
+    images: Array,
+    ct: Array,
+    replay: Sequence[Kink] | None,
+) -> Gradients:
+    """The pass of a batch that would not fit into memory, from those of its pictures.
+
+    Args:
+        one_pass: takes a picture, its cotangent, its kinks, and the number that it has.
+        images: the batch.
+        ct: its cotangent.
+        replay: its kinks, where they are given.
+    """
+    passes = []
+    for n in range(len(images)):
+        one, kinks = slice(n, n + 1), replay
+        if replay is not None:
+            kinks = [Kink(kink.kind, kink.state[one]) for kink in replay]
+        passes.append(one_pass(images[one], ct[one], kinks, n))
     fields = ("image", "layer", "activation")
     image, layer, activation = (np.concatenate([getattr(p, f) for p in passes]) for f in fields)
-    kinks = zip(*(p.kinks for p in passes), strict=True)
-    states = (Kink(same[0].kind, np.concatenate([k.state for k in same])) for same in kinks)
+    same_kinks = zip(*(p.kinks for p in passes), strict=True)
+    states = (Kink(same[0].kind, np.concatenate([k.state for k in same])) for same in same_kinks)
     return Gradients(image, layer, activation, tuple(states), passes[0].before_layer)
 
 

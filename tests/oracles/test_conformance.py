@@ -1,7 +1,10 @@
 """The conformance run on small members; `python -m benchmarks.conformance` takes them all."""
 
 import importlib.util
+from dataclasses import replace
 
+import numpy as np
+import onnx
 import pytest
 
 pytestmark = pytest.mark.oracles
@@ -34,27 +37,53 @@ def test_a_member_agrees_with_its_framework(member, tmp_path):
     assert found.layer, "no default layer"
 
 
-def test_only_the_lowered_model_is_compared_again(tmp_path):
-    from benchmarks.conformance.comparison import measure_lowered
-    from benchmarks.conformance.results import Result
+def test_only_what_the_present_code_makes_otherwise_is_measured_again(tmp_path):
+    from benchmarks.conformance.comparison import measure, renew
     from benchmarks.conformance.torch_reference import TorchReference
 
-    figures = {"sharp_image": 1e-9, "image": 1e-7, "own_image": 1e-7, "lowered": 1.0}
-    known = Result("timm/lcnet_035", "differs", "lowered: 1.0e+00", figures=figures, lowering="old")
-    found = measure_lowered(known, TorchReference, tmp_path)
-    assert found.verdict == "agrees" and found.lowering_current and not known.lowering_current
-    assert 0.0 < found.figures["lowered"] < 1e-4 and found.figures["image"] == 1e-7
+    known = measure("torchvision/shufflenet_v2_x0_5", TorchReference, tmp_path)
+    before = replace(known, code="old", lowering="old")
+    assert not before.current and renew(before, TorchReference, tmp_path) == known
+
+    figures = {**known.figures, "lowered": 1.0}
+    before = replace(before, verdict="differs", lowered_model="old", figures=figures)
+    found = renew(before, TorchReference, tmp_path)
+    assert found.verdict == "agrees" and found.lowering_current
+    assert found.figures["build"] == known.figures["build"] and found.figures["lowered"] < 1e-4
+
+    found = renew(replace(before, models="old"), TorchReference, tmp_path)
+    assert found.models == known.models
+    assert found.figures["build"] != known.figures["build"], "all of it was measured"
 
 
-def test_a_fingerprint_is_of_code_not_of_words(tmp_path):
-    from benchmarks.conformance.results import _digest
+def test_a_code_digest_is_of_code_not_of_words(tmp_path):
+    from benchmarks.conformance.fingerprints import code_digest
 
     texts = ('"""Words."""\ndef f():\n    """More."""\n    return 1  # one\n', "def f(): return 1")
     one, two, three = (tmp_path / str(n) / "f.py" for n in range(3))
     for path, text in zip((one, two, three), (*texts, "def f(): return 2"), strict=True):
         path.parent.mkdir()
         path.write_text(text, encoding="utf-8")
-    assert _digest(one) == _digest(two) != _digest(three)
+    assert code_digest(one) == code_digest(two) != code_digest(three)
+
+
+def test_a_model_digest_is_of_nodes_and_weights_not_of_notes():
+    from benchmarks.conformance.fingerprints import model_digest
+
+    def model(weight, note=""):
+        made = onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["": 21]>\n'
+            "g (float[N, 600] x) => (float[N, 600] y) { y = Mul(x, w) }"
+        )
+        values = np.full(600, weight, np.float32)
+        made.graph.initializer.append(onnx.numpy_helper.from_array(values, "w"))
+        made.graph.node[0].doc_string = note
+        onnx.helper.set_model_props(made, {"note": note})
+        return made
+
+    assert model_digest(model(1.0)) == model_digest(model(1.0, "a note"))
+    assert model_digest(model(1.0)) != model_digest(model(2.0))
+    assert model_digest(model(1.0)) != model_digest(model(1.0), model(1.0))
 
 
 def test_the_table_states_every_line(tmp_path):

@@ -140,6 +140,7 @@ class _Kinks(TorchFunctionMode):
         self.hold: int | None = None
         self.held: list[tuple[torch.Tensor, int]] = []
         self._calls = 0
+        self._rectified: list[tuple[torch.Tensor, float, torch.Tensor]] = []
         self._rule, self._first = rule, first
         self._replay = None if replay is None else iter(replay)
 
@@ -170,13 +171,22 @@ class _Kinks(TorchFunctionMode):
         self.seen.append(kink)
         if kind in ("relu", "clip") and self._rule != "gradient":
             top = 6.0 if kind == "clip" else float("inf")
-            return _Rectify.apply(x, torch.from_numpy(kink.state == 1), top, self._rule)
+            return self._rectify(x, torch.from_numpy(kink.state == 1), top)
         if self._replay is None:
             return func(*args, **kwargs)
         if kind == "leaky":
             slanted = func(x, *args[1:], **kwargs) - func(-x, *args[1:], **kwargs) - x
             return torch.where(torch.from_numpy(kink.state == 1), x, slanted)
         return _forced(name, x, torch.from_numpy(kink.state), self._first)
+
+    def _rectify(self, x: torch.Tensor, passed: torch.Tensor, top: float) -> torch.Tensor:
+        """Several ReLUs of one tensor are one, as the exporter has it: PNASNet's cells show it."""
+        for source, limit, result in self._rectified:
+            if source is x and limit == top:
+                return result
+        result = _Rectify.apply(x, passed, top, self._rule)
+        self._rectified.append((x, top, result))
+        return result
 
 
 class _Calls(TorchFunctionMode):
