@@ -197,20 +197,36 @@ class DoubleModel:
     def _function(
         self, names: Sequence[str], feeds: Mapping[str, Array]
     ) -> Callable[[Mapping[str, Array]], list[Array]]:
+        """Node by node, so that a value is gone after its last use."""
         given = {**self._weights, **{name: _widen(value) for name, value in feeds.items()}}
-        part = self._part(names, given)
-        session = ReferenceEvaluator(part, new_ops=self._operators)
+        nodes = self._nodes(names, given)
+        evaluators = [self._evaluator(node) for node in nodes]
+        tensors = [(*evaluator.input_names, *evaluator.output_names) for evaluator in evaluators]
+        dead = _last_use(tensors, {*names, *given})
 
         def run(more: Mapping[str, Array]) -> list[Array]:
             known = {**given, **more}
             with np.errstate(all="ignore"):  # a NaN or infinity is the result's business
-                values = session.run(None, {v.name: known[v.name] for v in part.graph.input})
-            return [np.asarray(value) for value in values]
+                for evaluator, done in zip(evaluators, dead, strict=True):
+                    values = evaluator.run(None, {x: known[x] for x in evaluator.input_names})
+                    known.update(zip(evaluator.output_names, values, strict=True))
+                    for name in done:
+                        del known[name]
+            return [np.asarray(known[name]) for name in names]
 
         return run
 
-    def _part(self, names: Sequence[str], given: Mapping[str, Array]) -> onnx.ModelProto:
-        """The nodes between `given` and `names`, in double; what they need is its input."""
+    def _evaluator(self, node: onnx.NodeProto) -> ReferenceEvaluator:
+        untyped = onnx.helper.make_empty_tensor_value_info
+        reads = dict.fromkeys(filter(None, (*node.input, *subgraph_captures(node))))
+        graph = onnx.helper.make_graph(
+            [node], "node", [*map(untyped, reads)], [untyped(name) for name in node.output if name]
+        )
+        model = onnx.helper.make_model(graph, opset_imports=self._source.opset_import)
+        return ReferenceEvaluator(model, new_ops=self._operators)
+
+    def _nodes(self, names: Sequence[str], given: Mapping[str, Array]) -> list[onnx.NodeProto]:
+        """The nodes between `given` and `names`, in double."""
         pending, nodes = set(names), []
         for node in reversed(self._source.graph.node):
             made = {name for name in node.output if name in pending and name not in given}
@@ -220,14 +236,16 @@ class DoubleModel:
         missing = pending - given.keys() - {name for node in nodes for name in node.output}
         if missing:
             raise KeyError(f"no value given for {sorted(missing)}")
-        untyped = onnx.helper.make_empty_tensor_value_info
-        graph = onnx.helper.make_graph(
-            nodes[::-1],
-            "part",
-            [untyped(name) for name in sorted(pending & given.keys())],
-            [untyped(name) for name in names],
-        )
-        return onnx.helper.make_model(graph, opset_imports=self._source.opset_import)
+        return nodes[::-1]
+
+
+def _last_use(tensors: Sequence[Sequence[str]], kept: Set[str]) -> list[list[str]]:
+    """For each step which of its tensors no later one uses, of all that are not `kept`."""
+    last = {name: place for place, names in enumerate(tensors) for name in names}
+    dead: list[list[str]] = [[] for _ in tensors]
+    for name in last.keys() - kept:
+        dead[last[name]].append(name)
+    return dead
 
 
 def _widen(value: Array) -> Array:
