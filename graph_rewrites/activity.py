@@ -18,11 +18,11 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 
 def active_tensors(
-    graph: Graph, nodes: Sequence[Node], wrt: Collection[str], of: str, rules: RuleTable
+    graph: Graph, nodes: Sequence[Node], wrt: Collection[str], of: Collection[str], rules: RuleTable
 ) -> frozenset[str]:
     """Tensors between `wrt` and `of`, both included, in the sorted `nodes`."""
     depends = _depending(graph, nodes, wrt, rules)
-    needed = {of}
+    needed = set(of)
     for node in reversed(nodes):
         if _passes(node, rules) and needed.intersection(node.outputs):
             needed.update(i for i in (*node.inputs, *node.captures) if i in depends)
@@ -30,14 +30,14 @@ def active_tensors(
 
 
 def dead_end(
-    graph: Graph, nodes: Sequence[Node], wrt: str, of: str, rules: RuleTable
+    graph: Graph, nodes: Sequence[Node], wrt: str, of: Collection[str], rules: RuleTable
 ) -> Node | None:
     """The last of the sorted `nodes` that ends every derivative between `wrt` and `of`.
 
-    None where `of` is not computed from `wrt` at all.
+    None where none of `of` is computed from `wrt` at all.
     """
     depends = _depending(graph, nodes, {wrt}, rules)
-    behind = {of}
+    behind = set(of)
     for node in reversed(nodes):
         if behind.intersection(node.outputs):
             if depends.intersection((*node.inputs, *node.captures)):

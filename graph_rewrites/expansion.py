@@ -1,14 +1,15 @@
 """Rules of operators that have none: expand the operator into its body and differentiate that.
 
-The bodies are ONNX's own function bodies and the unrolled forms of the recurrent operators. The
+The bodies are ONNX's own function bodies and the recurrent operators written as a Scan. The
 forward graph keeps the operator, so that reports, layers and the runtime know it as before; its
 body is computed once more, by backward nodes stamped with the operator that they belong to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import onnx
@@ -18,7 +19,7 @@ from graph_rewrites.activity import active_tensors
 from graph_rewrites.canonical import open_canonical
 from graph_rewrites.canonical.decompose import decompose
 from graph_rewrites.canonical.functions import expand_operators, has_body
-from graph_rewrites.canonical.recurrent import BATCH_AXES, UNROLLED
+from graph_rewrites.canonical.recurrent import BATCH_AXES, SCANS
 from graph_rewrites.emit import Emitter
 from graph_rewrites.errors import (
     MissingRuleError,
@@ -28,9 +29,10 @@ from graph_rewrites.errors import (
 )
 from graph_rewrites.graph import Graph
 from graph_rewrites.layouts import ACTIVATIONS
-from graph_rewrites.node import Node
+from graph_rewrites.node import Node, renamed
 from graph_rewrites.order import topological
 from graph_rewrites.rules.table import Cotangents, Rule
+from graph_rewrites.scans import scan_vjp
 from graph_rewrites.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 def expands(op_type: str, opset: int) -> bool:
     """Whether an operator of the default domain has a body that `expansion` can differentiate."""
-    return ("", op_type) in UNROLLED or has_body(op_type, opset)
+    return ("", op_type) in SCANS or has_body(op_type, opset)
 
 
 def expansion(sweep: Sweep, node: Node) -> Rule | None:
@@ -64,15 +66,24 @@ def _differentiated(sweep: Sweep, op: Emitter, node: Node, cts: Cotangents) -> C
     except UnsupportedOperatorError as error:
         raise _missing(node, error) from error
     seeds = dict(zip((f"{y}/ct" for y in live), filter(None, cts), strict=True))
-    of, seed = _joined(body, live, list(seeds))
-    nodes = topological(body.nodes)
+    for y, seed in zip(live, seeds, strict=True):
+        body.add_input(seed, TensorType(onnx.TensorProto.FLOAT, body.shape(y)))
     asked = [x for x, tensor in zip(xs, node.inputs, strict=True) if tensor in sweep.active]
-    active = {x: x for x in asked if x in active_tensors(body, nodes, {x}, of, sweep.rules)}
-    if not active:
+    nodes = topological(body.nodes)
+    active = active_tensors(body, nodes, asked, live, sweep.rules)
+    wrt = {x: x for x in asked if x in active}
+    if not wrt:
         return [None for _ in xs]
-    inner = replace(sweep, graph=body, relu="gradient", other_activations="gradient", rows=None)
+    inner = replace(
+        sweep,
+        graph=body,
+        relu="gradient",
+        other_activations="gradient",
+        rules=sweep.rules.override(Scan=partial(scan_vjp, sweep, active)),
+        rows=None,
+    )
     try:
-        gradients = inner.pull_back(of, seed, active)
+        gradients = inner.pull_back(dict(zip(live, seeds, strict=True)), wrt)
     except (MissingRuleError, UnsupportedControlFlowError) as error:
         raise _missing(node, error) from error
     moved = _moved(op, body, {**dict(zip(xs, node.inputs, strict=True)), **seeds})
@@ -111,9 +122,9 @@ def _body(node: Node) -> Graph:
         onnx.helper.make_graph([proto], "body", inputs, outputs, constants),
         opset_imports=[onnx.helper.make_opsetid("", node.opset)],
     )
-    if ("", node.op_type) in UNROLLED:
+    if ("", node.op_type) in SCANS:
         body = Graph(model)
-        decompose(body, UNROLLED)
+        decompose(body, SCANS)
         return body
     body = open_canonical(expand_operators(model, [node.op_type]), "keep")
     for cast in body.nodes:  # some bodies compute in doubles; a cotangent is float32
@@ -127,24 +138,10 @@ def _declared(node: Node, index: int) -> TensorType:
     """The type of an input in the body, where the states of a recurrent node have X's batch."""
     known = node.graph.type(node.input(index))
     axis = BATCH_AXES.get(index)
-    if ("", node.op_type) not in UNROLLED or axis is None or known.shape is None:
+    if ("", node.op_type) not in SCANS or axis is None or known.shape is None:
         return known
     batch = node.graph.known_shape(node.input(0))[BATCH_AXES[0]] or "N"
     return replace(known, shape=(*known.shape[:axis], batch, *known.shape[axis + 1 :]))
-
-
-def _joined(body: Graph, outputs: Sequence[str], seeds: Sequence[str]) -> tuple[str, str]:
-    """One tensor to differentiate and its cotangent, for all the `outputs` at once."""
-    for output, seed in zip(outputs, seeds, strict=True):
-        body.add_input(seed, TensorType(onnx.TensorProto.FLOAT, body.shape(output)))
-    if len(outputs) == 1:
-        return outputs[0], seeds[0]
-    op = Emitter(body, "joined")
-    of, seed = (
-        op.Concat(*(op.Reshape(name, [-1]) for name in names), axis=0) for names in (outputs, seeds)
-    )
-    body.infer()
-    return of, seed
 
 
 def _moved(op: Emitter, body: Graph, given: Mapping[str, str]) -> dict[str, str]:
@@ -155,7 +152,8 @@ def _moved(op: Emitter, body: Graph, given: Mapping[str, str]) -> dict[str, str]
         if tensor not in names and value is not None:
             names[tensor] = op.constant(value, value.dtype)
     for node in topological(body.nodes):
-        attributes = {key: onnx.helper.get_attribute_value(a) for key, a in node.attributes.items()}
+        proto = renamed(node.to_proto(), names)
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
         count = len(node.outputs)
         written = getattr(op, node.op_type)(
             *(names[name] if name else None for name in node.inputs), outputs=count, **attributes

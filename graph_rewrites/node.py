@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,3 +152,22 @@ def _free_names(graph: onnx.GraphProto) -> Iterator[str]:
     for value in graph.output:
         if value.name not in bound:
             yield value.name
+
+
+def renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
+    """A copy that reads and writes the new `names`, in its subgraphs too."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    _rename([copy], names)
+    return copy
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    for node in nodes:
+        for field in (node.input, node.output):
+            field[:] = [names.get(name, name) for name in field]
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                _rename(graph.node, names)
+                for value in graph.output:
+                    value.name = names.get(value.name, value.name)

@@ -96,7 +96,7 @@ def differentiate(
     seed = "cotangent" if prefix == "grad" else f"{prefix}/cotangent"
     graph.add_input(seed, TensorType(onnx.TensorProto.FLOAT, graph.shape(target)))
     places = {name: resolve(graph, name).gradient_at for name in names}
-    cotangents = sweep.pull_back(target, seed, places)
+    cotangents = sweep.pull_back({target: seed}, places)
     for name, tensor in places.items():
         sweep.output(f"{prefix}/{name}", cotangents[tensor], tensor)
     sweep.finish()
@@ -142,23 +142,22 @@ class Sweep:
             )
         self._forward = ForwardTensors(self.graph, self.prefix, self.rows)
 
-    def pull_back(self, of: str, seed: str, wrt: Mapping[str, str]) -> dict[str, str]:
+    def pull_back(self, seeds: Mapping[str, str], wrt: Mapping[str, str]) -> dict[str, str]:
         """Emit the backward graph; return the cotangent of every tensor in `wrt`.
 
         Args:
-            of: the tensor that is differentiated.
-            seed: its cotangent.
+            seeds: the tensors that are differentiated, with their cotangents.
             wrt: tensor to differentiate by, for each name that a message should use.
         """
         nodes = topological([n for n in self.graph.nodes if is_original(n)])
-        active = active_tensors(self.graph, nodes, set(wrt.values()), of, self.rules)
+        active = active_tensors(self.graph, nodes, set(wrt.values()), seeds, self.rules)
         for name, tensor in wrt.items():
             if tensor not in active:
-                end = dead_end(self.graph, nodes, tensor, of, self.rules)
-                raise NoGradientPathError.of(of, name, end)
+                end = dead_end(self.graph, nodes, tensor, seeds, self.rules)
+                raise NoGradientPathError.of(next(iter(seeds)), name, end)
         self.active = active
-        self._chains = find_chains(self.graph, {of, *wrt.values()})
-        cotangents = {of: [seed]}
+        self._chains = find_chains(self.graph, {*seeds, *wrt.values()})
+        cotangents = {tensor: [seed] for tensor, seed in seeds.items()}
         for node in reversed(nodes):
             if active.intersection(node.outputs) and active.intersection(_sources(node)):
                 if self.rows is not None:
@@ -198,12 +197,13 @@ class Sweep:
         if not any(cts):
             raise RuleError(f"the sweep reached {node} before its consumers; the graph is unsorted")
         answers = self._apply(node, cts)
-        if len(answers) != len(node.inputs):
+        sources = _sources(node)
+        if len(answers) != len(sources):
             raise RuleError(
                 f"the rule of {node} returned {len(answers)} cotangents for "
-                f"{len(node.inputs)} inputs; it must return one, or None, per input"
+                f"{len(sources)} inputs; it must return one, or None, per input"
             )
-        for position, (name, answer) in enumerate(zip(node.inputs, answers, strict=True)):
+        for position, (name, answer) in enumerate(zip(sources, answers, strict=True)):
             if name not in active:
                 continue
             if answer is None:
@@ -336,4 +336,5 @@ def _sum(op: Emitter, parts: Sequence[str]) -> str:
 
 
 def _sources(node: Node) -> tuple[str, ...]:
+    """What a rule answers for: the inputs, then what subgraphs take from outside."""
     return (*node.inputs, *node.captures)

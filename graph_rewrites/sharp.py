@@ -208,11 +208,12 @@ class DoubleModel:
             known = {**given, **more}
             with np.errstate(all="ignore"):  # a NaN or infinity is the result's business
                 for evaluator, done in zip(evaluators, dead, strict=True):
-                    values = evaluator.run(None, {x: known[x] for x in evaluator.input_names})
+                    reads = {name: known[name] for name in evaluator.input_names}
+                    values = (np.asarray(value) for value in evaluator.run(None, reads))
                     known.update(zip(evaluator.output_names, values, strict=True))
                     for name in done:
                         del known[name]
-            return [np.asarray(known[name]) for name in names]
+            return [known[name] for name in names]
 
         return run
 

@@ -15,7 +15,7 @@ from graph_rewrites.canonical.constants import constant_value
 from graph_rewrites.canonical.evaluation import evaluate
 from graph_rewrites.canonical.values import Values
 from graph_rewrites.graph import Graph
-from graph_rewrites.node import Node
+from graph_rewrites.node import Node, renamed
 
 _ARITHMETIC = frozenset(
     {
@@ -103,7 +103,7 @@ def _inline(graph: Graph, node: Node, branch: onnx.GraphProto) -> None:
     for tensor in branch.initializer:
         graph.add_initializer(names[tensor.name], tensor)
     for inner in branch.node:
-        _move(graph, _renamed(inner, names))
+        _move(graph, renamed(inner, names))
     for value, output in zip(branch.output, outputs, strict=True):
         source = names.get(value.name, value.name)
         if output and source != output:
@@ -165,22 +165,3 @@ def _bound_below(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
                 yield from (value.name for value in graph.input)
                 yield from _bound(graph)
                 yield from _bound_below(graph.node)
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
-    """A copy that reads and writes the new `names`, in its subgraphs too."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    _rename([copy], names)
-    return copy
-
-
-def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
-    for node in nodes:
-        for field in (node.input, node.output):
-            field[:] = [names.get(name, name) for name in field]
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                _rename(graph.node, names)
-                for value in graph.output:
-                    value.name = names.get(value.name, value.name)

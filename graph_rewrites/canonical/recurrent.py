@@ -1,9 +1,9 @@
-"""Unroll LSTM, GRU and RNN into plain operators, one step of the sequence after another.
+"""Write LSTM, GRU and RNN as a Scan over plain operators.
 
 Canonical form keeps these operators, since the runtime has a kernel for each, and brings them to
-layout 0; what is unrolled is only the copy that is differentiated (`graph_rewrites.expansion`).
+layout 0; what becomes a Scan is only the copy that is differentiated (`graph_rewrites.expansion`).
 Notation and order of the gates are ONNX's: X is (T, N, I), W (D, G·H, I), R (D, G·H, H),
-B (D, 2·G·H) and P (D, 3·H), with D directions and G gates. A state of None is zero.
+B (D, 2·G·H) and P (D, 3·H), with D directions and G gates. A state that is omitted is zero.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from itertools import islice
 from types import MappingProxyType
 
 import numpy as np
+import onnx
 
 from graph_rewrites.canonical.decompose import Table
 from graph_rewrites.emit import Emitter
-from graph_rewrites.errors import UnknownShapeError, UnsupportedOperatorError
+from graph_rewrites.errors import UnsupportedOperatorError
+from graph_rewrites.graph import Graph
 from graph_rewrites.node import Node
+from graph_rewrites.scans import State, reverse, scan
 from graph_rewrites.shapes import static_dims
 
-Activation = Callable[[str], str]
-State = str | None
-Step = Callable[[str, State, State], tuple[str, State]]
-"""What X adds to the gates (N, G·H), the states h and c (N, H) -> the next h and c."""
+Activation = Callable[[Emitter, str], str]
+States = tuple[str, ...]
+Step = Callable[[Emitter, str, States], States]
+"""Emitter of the body, what X adds to the gates (N, G·H), states (N, H): h, of an LSTM h and c
+-> the next states."""
 Cell = Callable[[Emitter, Node, int, Sequence[Activation]], Step]
 """Emitter, node, direction, activations -> its step."""
 
@@ -35,8 +39,9 @@ BATCH_AXES = {0: 1, 4: 0, 5: 1, 6: 1}
 def _rnn(op: Emitter, node: Node, d: int, activations: Sequence[Activation]) -> Step:
     r = _recurrence(op, node, d)
 
-    def step(gates: str, h: State, c: State) -> tuple[str, State]:
-        return activations[0](_plus(op, gates, h, r)), c
+    def step(op: Emitter, gates: str, states: States) -> States:
+        (h,) = states
+        return (activations[0](op, op.Add(gates, op.MatMul(h, r))),)
 
     return step
 
@@ -49,16 +54,17 @@ def _gru(op: Emitter, node: Node, d: int, activations: Sequence[Activation]) -> 
     linear = node.attr("linear_before_reset", 0)
     bias = _row(op, node.input(3), d, 5 * size, 6 * size) if linear else None
 
-    def step(gates: str, h: State, c: State) -> tuple[str, State]:
+    def step(op: Emitter, gates: str, states: States) -> States:
+        (h,) = states
         x_gates, hidden = op.Split(gates, [2 * size, size], axis=-1, outputs=2)
-        z, r = op.Split(f(_plus(op, x_gates, h, r_gates)), num_outputs=2, axis=-1, outputs=2)
+        both = f(op, op.Add(x_gates, op.MatMul(h, r_gates)))
+        z, r = op.Split(both, num_outputs=2, axis=-1, outputs=2)
         if linear:
-            terms = [*([op.MatMul(h, r_hidden)] if h else []), *([bias] if bias else [])]
-            hidden = op.Add(hidden, op.Mul(r, op.Sum(*terms))) if terms else hidden
-        elif h:
-            hidden = _plus(op, hidden, op.Mul(r, h), r_hidden)
-        new = op.Mul(op.Sub(1.0, z), g(hidden))
-        return str(op.Add(new, op.Mul(z, h)) if h else new), c
+            inner = op.MatMul(h, r_hidden)
+            hidden = op.Add(hidden, op.Mul(r, op.Add(inner, bias) if bias else inner))
+        else:
+            hidden = op.Add(hidden, op.MatMul(op.Mul(r, h), r_hidden))
+        return (op.Add(op.Mul(op.Sub(1.0, z), g(op, hidden)), op.Mul(z, h)),)
 
     return step
 
@@ -70,30 +76,22 @@ def _lstm(op: Emitter, node: Node, d: int, activations: Sequence[Activation]) ->
     size = static_dims(op.graph, node.input(2), [2])[0]
     p_i, p_o, p_f = (_row(op, node.input(7), d, i * size, (i + 1) * size) for i in range(3))
 
-    def peeped(gate: str, peephole: State, c: State) -> str:
+    def peeped(op: Emitter, gate: str, peephole: str | None, c: str) -> str:
         """The activated gate; without peepholes it was activated with the others."""
-        if peephole is None:
-            return gate
-        return f(op.Add(gate, op.Mul(peephole, c)) if c else gate)
+        return gate if peephole is None else f(op, op.Add(gate, op.Mul(peephole, c)))
 
-    def step(gates: str, h: State, c: State) -> tuple[str, State]:
-        first, new = op.Split(_plus(op, gates, h, r), [3 * size, size], axis=-1, outputs=2)
-        i, o, forget = op.Split(
-            f(first) if p_i is None else first, num_outputs=3, axis=-1, outputs=3
-        )
-        i = peeped(i, p_i, c)
-        new = op.Mul(i, g(new))
-        if c:
-            kept = op.Sub(1.0, i) if coupled else peeped(forget, p_f, c)
-            new = op.Add(op.Mul(kept, c), new)
-        return str(op.Mul(peeped(o, p_o, new), h_(new))), new
+    def step(op: Emitter, gates: str, states: States) -> States:
+        h, c = states
+        gates = op.Add(gates, op.MatMul(h, r))
+        first, new = op.Split(gates, [3 * size, size], axis=-1, outputs=2)
+        first = f(op, first) if p_i is None else first
+        i, o, forget = op.Split(first, num_outputs=3, axis=-1, outputs=3)
+        i = peeped(op, i, p_i, c)
+        kept = op.Sub(1.0, i) if coupled else peeped(op, forget, p_f, c)
+        new = op.Add(op.Mul(kept, c), op.Mul(i, g(op, new)))
+        return op.Mul(peeped(op, o, p_o, new), h_(op, new)), new
 
     return step
-
-
-def _plus(op: Emitter, gates: str, h: State, r: str) -> str:
-    """The gates with what the last state adds to them."""
-    return gates if h is None else str(op.Add(gates, op.MatMul(h, r)))
 
 
 def _recurrence(op: Emitter, node: Node, d: int) -> str:
@@ -106,55 +104,70 @@ def _of(op: Emitter, tensor: str, d: int) -> str:
     return str(op.Gather(tensor, op.constant(d, np.int64), axis=0))
 
 
-def _row(op: Emitter, tensor: str, d: int, start: int, end: int) -> State:
+def _row(op: Emitter, tensor: str, d: int, start: int, end: int) -> str | None:
     """Entries of the vector of one direction; None where it is omitted."""
     return str(op.Slice(_of(op, tensor, d), [start], [end], [0])) if tensor else None
 
 
-def _unroll(op: Emitter, node: Node, cell: Cell, defaults: Sequence[str]) -> Sequence[str]:
+def _scanned(op: Emitter, node: Node, cell: Cell, defaults: Sequence[str]) -> Sequence[str]:
     directions = {"reverse": (True,), "bidirectional": (False, True)}
     backward = directions.get(node.attr("direction", "forward"), (False,))
-    activations = iter(list(_activations(op, node, list(defaults) * len(backward))))
+    activations = iter(list(_activations(node, list(defaults) * len(backward))))
     results = []
-    for d, reverse in enumerate(backward):
+    for d, is_reverse in enumerate(backward):
         step = cell(op, node, d, list(islice(activations, len(defaults))))
-        results.append(_run(op, node, d, step, reverse))
+        results.append(_run(op, node, d, step, is_reverse))
     y, *states = zip(*results, strict=True)
     joined = [op.Concat(*(op.Unsqueeze(s, [0]) for s in state), axis=0) for state in states]
-    return [op.Concat(*y, axis=1), *joined][: 3 if cell is _lstm else 2]
+    return [op.Concat(*(op.Unsqueeze(part, [1]) for part in y), axis=1), *joined]
 
 
-def _run(op: Emitter, node: Node, d: int, step: Step, reverse: bool) -> tuple[str, str, str]:
-    """Y (T, 1, N, H) of one direction, and its last states."""
-    inputs = _inputs(op, node, d)
-    lengths = node.input(4)
-    h, c = (_of(op, node.input(i), d) if node.input(i) else None for i in (5, 6))
-    outputs = {}
-    for t in sorted(range(len(inputs)), reverse=reverse):
-        y, memory = step(inputs[t], h, c)
-        if lengths:
-            inside = op.Unsqueeze(op.Less(op.constant(t, np.int32), lengths), [1])
-            h, c = (
-                op.Where(inside, new, old or 0.0) if new else None
-                for new, old in ((y, h), (memory, c))
-            )
-            y = op.Where(inside, y, 0.0)
-        else:
-            h, c = y, memory
-        outputs[t] = op.Unsqueeze(y, [0, 1])
-    assert h is not None
-    return op.Concat(*(outputs[t] for t in sorted(outputs)), axis=0), h, c or h
-
-
-def _inputs(op: Emitter, node: Node, d: int) -> list[str]:
-    """What X and the biases add to the gates, (N, G·H) for every step."""
-    x, w, r, bias = (node.input(i) for i in range(4))
-    length = op.graph.known_shape(x)[0]
-    if not isinstance(length, int):
-        raise UnknownShapeError(
-            f"{node} cannot be unrolled for its gradient, because the length of its sequence is "
-            "not fixed; export the model with a fixed height and width, or explain a later tensor"
+def _run(op: Emitter, node: Node, d: int, step: Step, is_reverse: bool) -> tuple[str, ...]:
+    """Y (T, N, H) of one direction, and its last states."""
+    gates, lengths = _gates(op, node, d), node.input(4)
+    body = _empty(node.opset)
+    inside = Emitter(body, f"{op.fresh('Scan')}/{d}")
+    befores = [inside.fresh(name) for name in ("h", "c")[: 2 if node.op_type == "LSTM" else 1]]
+    row, time = inside.fresh("gates"), inside.fresh("time")
+    afters = step(inside, row, tuple(befores))
+    y, slices = afters[0], {row: gates}
+    if lengths:
+        slices[time] = op.Range(
+            op.constant(0, np.int64), op.Squeeze(op.Shape(gates, end=1)), op.constant(1, np.int64)
         )
+        ends = op.Unsqueeze(op.Cast(lengths, to=onnx.TensorProto.INT64), [1])
+        runs = inside.Less(time, ends)
+        y = inside.Where(runs, y, 0.0)
+        afters = tuple(
+            inside.Where(runs, new, old) for new, old in zip(afters, befores, strict=True)
+        )
+    states = [
+        State(_start(op, node, d, i, gates), before, after)
+        for i, before, after in zip((5, 6), befores, afters, strict=False)
+    ]
+    if is_reverse:
+        slices = {name: reverse(op, tensor) for name, tensor in slices.items()}
+    last, (whole,) = scan(op, body, states, slices, [y])
+    return (reverse(op, whole) if is_reverse else whole, *last)
+
+
+def _empty(opset: int) -> Graph:
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    model = onnx.helper.make_graph([], "step", [], [])
+    return Graph(onnx.helper.make_model(model, opset_imports=opsets))
+
+
+def _start(op: Emitter, node: Node, d: int, i: int, gates: str) -> str:
+    """A state in front of the first step: of one direction, or zero."""
+    if node.input(i):
+        return _of(op, node.input(i), d)
+    size = static_dims(op.graph, node.input(2), [2])
+    return str(op.Expand(0.0, op.Concat(op.Shape(gates, start=1, end=2), size, axis=0)))
+
+
+def _gates(op: Emitter, node: Node, d: int) -> str:
+    """What X and the biases add to the gates, (T, N, G·H)."""
+    x, w, r, bias = (node.input(i) for i in range(4))
     gates = op.MatMul(x, op.Transpose(_of(op, w, d), perm=[1, 0]))
     width, size = static_dims(op.graph, r, [1, 2])
     if bias:
@@ -165,10 +178,7 @@ def _inputs(op: Emitter, node: Node, d: int) -> list[str]:
             mask[2 * size :] = 0.0
             recurred = op.Mul(recurred, mask)
         gates = op.Add(gates, recurred)
-    if length == 1:
-        return [op.Squeeze(gates, [0])]
-    steps = op.Split(gates, num_outputs=length, axis=0, outputs=length)
-    return [op.Squeeze(step, [0]) for step in steps]
+    return str(gates)
 
 
 _PARAMETERS: dict[str, tuple[float | None, ...]] = {
@@ -179,7 +189,7 @@ _PARAMETERS: dict[str, tuple[float | None, ...]] = {
 """The activations that ONNX knows here; alpha and beta by default, None where runtimes disagree."""
 
 
-def _activations(op: Emitter, node: Node, defaults: list[str]) -> Iterator[Activation]:
+def _activations(node: Node, defaults: list[str]) -> Iterator[Activation]:
     """The activations of all directions; the lists of parameters are used up from the left."""
     known = {name.lower(): name for name in _PARAMETERS}
     given = [iter(node.attr(f"activation_{name}", [])) for name in ("alpha", "beta")]
@@ -198,13 +208,11 @@ def _activations(op: Emitter, node: Node, defaults: list[str]) -> Iterator[Activ
                 "runtimes disagree; write activation_alpha and activation_beta into the node"
             )
         of_a_state = node.op_type == "LSTM" and place % 3 == 2  # the runtime never clips those
-        yield _activation(op, name, values, None if of_a_state else node.attr("clip"))
+        yield _activation(name, values, None if of_a_state else node.attr("clip"))
 
 
-def _activation(
-    op: Emitter, name: str, values: Sequence[float | None], clip: float | None
-) -> Activation:
-    def emit(x: str) -> str:
+def _activation(name: str, values: Sequence[float | None], clip: float | None) -> Activation:
+    def emit(op: Emitter, x: str) -> str:
         if clip is not None:
             x = op.Clip(x, -clip, clip)
         if name == "Affine":
@@ -217,14 +225,14 @@ def _activation(
     return emit
 
 
-UNROLLED: Table = MappingProxyType(
+SCANS: Table = MappingProxyType(
     {
-        ("", "RNN"): lambda op, node: _unroll(op, node, _rnn, ["Tanh"]),
-        ("", "GRU"): lambda op, node: _unroll(op, node, _gru, ["Sigmoid", "Tanh"]),
-        ("", "LSTM"): lambda op, node: _unroll(op, node, _lstm, ["Sigmoid", "Tanh", "Tanh"]),
+        ("", "RNN"): lambda op, node: _scanned(op, node, _rnn, ["Tanh"]),
+        ("", "GRU"): lambda op, node: _scanned(op, node, _gru, ["Sigmoid", "Tanh"]),
+        ("", "LSTM"): lambda op, node: _scanned(op, node, _lstm, ["Sigmoid", "Tanh", "Tanh"]),
     }
 )
-"""What unrolls each of them."""
+"""What writes each of them as a Scan."""
 
 
 def _time_first(op: Emitter, node: Node) -> Sequence[str] | None:
@@ -243,5 +251,5 @@ def _time_first(op: Emitter, node: Node) -> Sequence[str] | None:
     return [op.Transpose(y, perm=[2, 0, 1, 3]), *(op.Transpose(s, perm=swapped) for s in states)]
 
 
-TIME_FIRST: Table = MappingProxyType(dict.fromkeys(UNROLLED, _time_first))
+TIME_FIRST: Table = MappingProxyType(dict.fromkeys(SCANS, _time_first))
 """What brings each of them to layout 0."""

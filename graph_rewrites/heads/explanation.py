@@ -128,7 +128,7 @@ class _Maps:
                 wanted.setdefault("gradient", {}).update(at)
         for relu, wrt in wanted.items():
             sweep = Sweep(self.graph, relu, relu, other_activations, rules, self.selection.rows)
-            self.cotangents[relu] = sweep.pull_back(self.scores, self.selection.seed, wrt)
+            self.cotangents[relu] = sweep.pull_back({self.scores: self.selection.seed}, wrt)
             sweep.finish(self.cotangents[relu].values())
 
     def emit(self, name: str) -> None:

@@ -13,13 +13,14 @@ A rule is a function of three arguments that returns one cotangent, or None, per
 - `cts` holds one cotangent per output, None where nothing depends on that output. At least one is
   there. A cotangent is float32 and has the shape of its tensor, whatever that tensor's own type: a
   quantised tensor's cotangent is that of its dequantised value.
-- The answer has one entry per input: a cotangent in the shape of that input, or None where
-  the operator has no derivative in it (indices, shapes, bounds). None for an input that does
-  depend on what is differentiated is an error, never a silently dropped term.
+- The answer has one entry per input, of a loop also per tensor that its body captures: a cotangent
+  in the shape of that input, or None where the operator has no derivative in it (indices, shapes,
+  bounds). None for an input that does depend on what is differentiated is an error, never a
+  silently dropped term.
 - Masks read the output of an activation, not its input, so that the runtime can go on fusing the
   activation into the convolution before it.
 - An operator without a rule gets that of its body, where ONNX defines it by one; LSTM, GRU and RNN
-  that of their unrolled steps (`graph_rewrites.expansion`).
+  that of a loop over their steps (`graph_rewrites.expansion`, `scans`).
 - Rules are written for clarity in canonical form (opset 18 to 21, explicit pads); the batch is
   always symbolic, height and width may be. Speed is the business of `lowering`.
 

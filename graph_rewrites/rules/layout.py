@@ -24,6 +24,9 @@ SELECTIONS = zero("NonMaxSuppression", "NonZero", "OneHot")
 """Which elements are chosen: piecewise constant."""
 
 
+_FAR_IN_FRONT = -(2**31) + 1  # no axis is so long: exporters end a Slice there that goes down to 0
+
+
 @vjp("Identity")
 def identity_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     """Identity: x  ->  ct."""
@@ -88,12 +91,17 @@ def split_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
 
 @vjp("Slice")
 def slice_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
-    """Slice: x[start:end:step] along some axes  ->  ct where it was taken from, 0 elsewhere."""
+    """Slice: x[start:end:step] along some axes  ->  ct where it was taken from, 0 elsewhere.
+
+    A whole axis turned around is turned around again.
+    """
     (ct,) = filter(None, cts)
     x, *bounds = node.inputs
     pads = _cut_off(node)
     if pads is not None:
         dx = op.Pad(ct, pads, 0.0)
+    elif _turns(node):
+        dx = op.Slice(ct, *bounds)
     else:
         dx = put_back(op, ct, op.Slice(positions(op, x), *bounds), x)
     return [dx, *(None for _ in bounds)]
@@ -217,6 +225,14 @@ def _cut_off(node: Node) -> list[int] | None:
         first, behind, _ = slice(start, end).indices(size)
         pads[at], pads[at + len(shape)] = first, size - max(first, behind)
     return pads
+
+
+def _turns(node: Node) -> bool:
+    """Whether a Slice reads whole axes backwards, however long they are."""
+    starts, ends, steps = (node.constant(node.input(i)) for i in (1, 2, 4))
+    if starts is None or ends is None or steps is None:
+        return False
+    return bool((starts == -1).all() and (ends <= _FAR_IN_FRONT).all() and (steps == -1).all())
 
 
 def _padded(node: Node, pads: np.ndarray) -> dict[int, tuple[int, int]]:

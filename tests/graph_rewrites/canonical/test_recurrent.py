@@ -1,4 +1,4 @@
-"""Unrolled LSTM, GRU and RNN compute what the runtime's kernels compute, in every corner."""
+"""LSTM, GRU and RNN as a Scan compute what the runtime's kernels compute, in every corner."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from graph_rewrites.canonical import canonicalize
 from graph_rewrites.canonical.decompose import decompose
-from graph_rewrites.canonical.recurrent import UNROLLED
-from graph_rewrites.errors import UnknownShapeError, UnsupportedOperatorError
+from graph_rewrites.canonical.recurrent import SCANS
+from graph_rewrites.errors import UnsupportedOperatorError
 from graph_rewrites.graph import Graph
 from tests.graph_rewrites.runtime import run
 
@@ -71,9 +71,9 @@ def recurrent(
     return helper.make_model(graph, opset_imports=opsets, ir_version=8), feeds
 
 
-def unrolled(model: onnx.ModelProto) -> onnx.ModelProto:
+def scanned(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = Graph(model)
-    decompose(graph, UNROLLED)
+    decompose(graph, SCANS)
     return graph.export()
 
 
@@ -107,9 +107,9 @@ UNDEFINED = ["ThresholdedRelu", "Affine", "ScaledTanh"]
 
 
 @pytest.mark.parametrize(("op_type", "corner"), CASES, ids=str)
-def test_unrolled_steps_compute_the_whole(op_type: str, corner: dict[str, Any]) -> None:
+def test_the_steps_compute_the_whole(op_type: str, corner: dict[str, Any]) -> None:
     model, feeds = recurrent(op_type, **corner)
-    _assert_same(run(unrolled(model), feeds), run(model, feeds))
+    _assert_same(run(scanned(model), feeds), run(model, feeds))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -130,14 +130,14 @@ def test_activations_and_their_parameters(activation: str) -> None:
     if activation not in UNDEFINED:
         models.append(recurrent("GRU", "B", activations=["Sigmoid", activation]))
     for model, feeds in models:
-        _assert_same(run(unrolled(model), feeds), run(model, feeds), 1e-4)
+        _assert_same(run(scanned(model), feeds), run(model, feeds), 1e-4)
 
 
 @pytest.mark.parametrize("op_type", GATES)
 def test_one_step(op_type: str) -> None:
     model, feeds = recurrent(op_type, "B", steps=1)
     feeds["X"] = feeds["X"][:1]
-    _assert_same(run(unrolled(model), feeds), run(model, feeds))
+    _assert_same(run(scanned(model), feeds), run(model, feeds))
 
 
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
@@ -152,17 +152,19 @@ def test_the_batch_may_come_first(op_type: str, direction: str) -> None:
     _assert_same(run(canonicalize(model), feeds), expected)
 
 
-def test_an_open_length_is_refused() -> None:
-    model, _ = recurrent("LSTM", steps="L")
-    with pytest.raises(UnknownShapeError, match=r"LSTM \(node 'cell', .*length of its sequence"):
-        unrolled(model)
+@pytest.mark.parametrize("op_type", GATES)
+def test_an_open_length(op_type: str) -> None:
+    model, feeds = recurrent(op_type, "B", steps="L", direction="bidirectional")
+    for length in (1, 7):
+        feeds["X"] = np.resize(feeds["X"], (length, N, WIDTH))
+        _assert_same(run(scanned(model), feeds), run(model, feeds))
 
 
 @pytest.mark.parametrize("activation", [*UNDEFINED, "Gelu"])
 def test_an_activation_that_is_not_defined_is_refused(activation: str) -> None:
     model, _ = recurrent("GRU", activations=["Sigmoid", activation])
     with pytest.raises(UnsupportedOperatorError, match=f"GRU .node 'cell'.*{activation}"):
-        unrolled(model)
+        scanned(model)
 
 
 def _assert_same(actual: Feeds, expected: Feeds, tolerance: float = 1e-5) -> None:
