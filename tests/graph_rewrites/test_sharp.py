@@ -304,3 +304,33 @@ def test_scales_run_along_their_axis(attributes):
     (ours,) = ReferenceEvaluator(node, new_ops=list(EXACT)).run(None, feeds)
     assert ours.dtype == np.float64
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def _tents(count: int) -> onnx.ModelProto:
+    """x under so many tent maps t(x) = 2 max(x, 0) - 4 max(x - 0.5, 0): kinks lie 2^-count apart."""
+    steps = "".join(
+        f"""
+        a{i} = Relu(t{i})
+        m{i} = Sub(t{i}, half)
+        b{i} = Relu(m{i})
+        u{i} = Mul(a{i}, two)
+        v{i} = Mul(b{i}, four)
+        t{i + 1} = Sub(u{i}, v{i})"""
+        for i in range(count)
+    )
+    numbers = {"half": np.float32(0.5), "two": np.float32(2.0), "four": np.float32(4.0)}
+    return graph_of(
+        f"g (float[N, 3] t0) => (float[N, 3] y) {{ {steps}\n y = Identity(t{count}) }}", **numbers
+    )
+
+
+def test_kinks_closer_than_any_step_are_held():
+    x = np.array([[0.3137, 0.4719, 0.2293]])
+    grads = gr.differentiate(_tents(30), "t0", of="y")
+    f = DoubleModel(grads).function("y", "t0", {})
+    assert np.abs(f(x + 1e-7) - f(x - 1e-7)).max() / 2e-7 < 2.0**25, "the slope is 2^30"
+    assert directional_error(grads, {"t0": x}, "t0", of="y") < 1e-6
+    grads.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.00001), "more"))
+    grads.graph.node[-1].op_type = "Mul"
+    grads.graph.node[-1].input.append("more")
+    assert directional_error(grads, {"t0": x}, "t0", of="y") > 5e-6
