@@ -307,7 +307,7 @@ def test_scales_run_along_their_axis(attributes):
 
 
 def _tents(count: int) -> onnx.ModelProto:
-    """x under so many tent maps t(x) = 2 max(x, 0) - 4 max(x - 0.5, 0): kinks lie 2^-count apart."""
+    """x under tent maps t(x) = 2 max(x, 0) - 4 max(x - 0.5, 0): kinks lie 2^-count apart."""
     steps = "".join(
         f"""
         a{i} = Relu(t{i})
