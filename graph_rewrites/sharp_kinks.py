@@ -28,14 +28,19 @@ def hold(node: onnx.NodeProto, reads: Mapping[str, Array], results: Sequence[Arr
     return holder(node, reads[node.input[0]], results[0]) if holder is not None else None
 
 
+def _rectified(node: onnx.NodeProto, x: Array, y: Array) -> Held:
+    passed = x > 0  # a bit each: a deep network has hundreds of these
+    return lambda value: np.where(passed, value, 0.0)
+
+
 def _homogeneous(node: onnx.NodeProto, x: Array, y: Array) -> Held:
     slope = np.divide(y, x, out=np.zeros_like(y), where=x != 0)
     return lambda value: value * slope
 
 
 def _clipped(node: onnx.NodeProto, x: Array, y: Array) -> Held:
-    inside = x == y
-    return lambda value: np.where(inside, value, y)
+    inside, bounds = x == y, y.astype(np.float32)  # whose bounds are of that type
+    return lambda value: np.where(inside, value, bounds)
 
 
 def _largest(node: onnx.NodeProto, x: Array, y: Array) -> Held:
@@ -55,6 +60,6 @@ _HOLDERS: Mapping[str, Callable[[onnx.NodeProto, Array, Array], Held]] = Mapping
         "LeakyRelu": _homogeneous,
         "MaxPool": _largest,
         "PRelu": _homogeneous,
-        "Relu": _homogeneous,
+        "Relu": _rectified,
     }
 )
