@@ -8,6 +8,8 @@ from benchmarks.conformance import dense_networks
 from tests.oracles.torchvision_door import import_torchvision
 from tests.oracles.weights import seeded
 
+# Pixels, where attention over the native picture fits into no 24 GiB in float64.
+_FITTING = {"qwen3_vit_88m": 384, "sam2_hiera_tiny": 448}
 _AUXILIARY = {"googlenet", "inception_v3"}  # networks with a second head, for training only
 
 
@@ -22,6 +24,8 @@ def _timm(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     import timm
 
     shape = tuple(timm.create_model(name).default_cfg["input_size"])
+    if name in _FITTING:
+        shape = (shape[0], _FITTING[name], _FITTING[name])
     return seeded(lambda: timm.create_model(name, exportable=True), shape), shape
 
 
