@@ -61,7 +61,7 @@ class KerasReference:
         self.scores = (BATCH, self._exported.output_shape[-1])
 
     @functools.cached_property
-    def _single(self) -> keras.Model:  # made when asked for: the converter wants the memory
+    def module(self) -> keras.Model:  # made when asked for: the converter wants the memory
         return _twin(self._make, self._exported, "float32")
 
     @functools.cached_property
@@ -80,9 +80,9 @@ class KerasReference:
         """The number of the operation, in Keras's order, whose output the layer is."""
         best: Place = None
         nearest = SAME
-        for place, output in enumerate(_outputs(self._single)):
+        for place, output in enumerate(_outputs(self.module)):
             if _fits(output.shape, values.shape):
-                found = _as_graph(keras.Model(self._single.inputs, output)([images]), values.shape)
+                found = _as_graph(keras.Model(self.module.inputs, output)([images]), values.shape)
                 apart = float(np.linalg.norm(found - values) / np.linalg.norm(values))
                 if apart < nearest:
                     best, nearest = place, apart
@@ -99,7 +99,7 @@ class KerasReference:
         replay: Sequence[Kink] | None = None,
     ) -> Gradients:
         """GradientTape's; kinks are laid out (N, C, H, W). Large pictures go one by one."""
-        net = self._double if double else self._single
+        net = self._double if double else self.module
 
         def one_pass(
             images: Array, ct: Array, replay: Sequence[Kink] | None, first: int = 0
