@@ -61,7 +61,8 @@ class KerasReference:
         self.scores = (BATCH, self._exported.output_shape[-1])
 
     @functools.cached_property
-    def module(self) -> keras.Model:  # made when asked for: the converter wants the memory
+    def module(self) -> keras.Model:
+        """In float32; made when asked for, since the converter wants the memory."""
         return _twin(self._make, self._exported, "float32")
 
     @functools.cached_property

@@ -20,12 +20,20 @@ from benchmarks.speed.networks import NETWORKS
 from benchmarks.speed.table import read, write_table
 
 RESULTS = Path(__file__).with_name("results.jsonl")
+_BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 32, 128)}
 TABLE = Path(__file__).parents[1] / "RESULTS.md"
 
 
 @click.command()
 @click.argument("networks", nargs=-1)
-@click.option("--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--batch",
+    "batches",
+    type=int,
+    multiple=True,
+    help="1 and 8 where none is named; on CUDA 1, 8, 32 and 128.",
+)
 @click.option("--task", "tasks", multiple=True, help="One of the tasks; all where none is named.")
 @click.option("--threads", default=2, show_default=True, help="Of every contender.")
 @click.option("--budget", default=6.0, show_default=True, help="Seconds for one task.")
@@ -38,6 +46,7 @@ TABLE = Path(__file__).parents[1] / "RESULTS.md"
 @click.option("--child", is_flag=True, hidden=True)
 def main(
     networks: tuple[str, ...],
+    device: str,
     batches: tuple[int, ...],
     tasks: tuple[str, ...],
     threads: int,
@@ -57,9 +66,11 @@ def main(
     """
     if child:
         assert exports is not None
-        _measure(networks[0], batches[0], tasks, threads, budget, exports, training_python)
+        _measure(networks[0], device, batches[0], tasks, threads, budget, exports, training_python)
         return
-    options = [f"--threads={threads}", f"--budget={budget}", *(f"--task={task}" for task in tasks)]
+    batches = batches or _BATCHES[device]
+    options = [f"--device={device}", f"--threads={threads}", f"--budget={budget}"]
+    options += [f"--task={task}" for task in tasks]
     if training_python is not None:
         options.append(f"--training-python={training_python}")
     with TemporaryDirectory() as scratch:
@@ -74,7 +85,7 @@ def main(
                     "code": fingerprint(),
                     "lowering": lowering_fingerprint(),
                 }
-                facts |= machine()
+                facts |= machine(device)
                 with RESULTS.open("a", encoding="utf-8") as file:
                     for line in done.stdout.splitlines():
                         row = {**json.loads(line), **facts}
@@ -84,6 +95,7 @@ def main(
 
 def _measure(
     title: str,
+    device: str,
     batch: int,
     tasks: tuple[str, ...],
     threads: int,
@@ -98,17 +110,23 @@ def _measure(
     from benchmarks.speed.contenders import TASKS, Task
     from benchmarks.speed.memory import CONTENDERS, peak
     from benchmarks.speed.networks import open_network
+    from benchmarks.speed.on_cuda import on_cuda
     from benchmarks.speed.startup import startup
     from benchmarks.speed.timing import by_turns
 
     opened = open_network(title, exports)
     for name in tasks or TASKS:
-        contenders, absent = Task(opened, name, batch, threads, training_python).contenders()
+        contenders, absent = Task(
+            opened, name, batch, threads, device, training_python
+        ).contenders()
         timings = by_turns(contenders, budget)
         row: dict[str, Any] = {"network": title, "batch": batch, "task": name, "threads": threads}
+        row["device"] = device
         row["seconds"] = {key: asdict(timing) for key, timing in timings.items()}
         row["absent"] = absent
-        if name == "gradient":
+        if name == "gradient" and device == "cuda":
+            row["cuda"] = on_cuda(opened, batch, threads)
+        elif name == "gradient":
             row["parts"] = breakdown(opened, batch, threads)
             known = CONTENDERS if opened.network.zoo in ("torchvision", "timm") else CONTENDERS[:1]
             row["peak"] = {c: peak(title, exports, c, batch, threads) for c in known}

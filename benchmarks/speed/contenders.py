@@ -7,11 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 
 import graph_rewrites as gr
 from benchmarks.speed.networks import Opened
-from benchmarks.speed.table import APART, FORWARD, LOWERED, PORTABLE, TRAINING_BUILD
+from benchmarks.speed.runs import Feeds, runtime_run
+from benchmarks.speed.table import (
+    APART,
+    FORWARD,
+    LOWERED,
+    LOWERED_HALF,
+    LOWERED_TF32,
+    PORTABLE,
+    TRAINING_BUILD,
+)
 from benchmarks.speed.timing import Run
 from benchmarks.speed.training_build import TrainingBuild
 
@@ -36,6 +44,7 @@ class Task:
         name: a name in `TASKS`.
         batch: images in a run.
         threads: of every contender.
+        device: "cpu" or "cuda", of every contender.
         training_python: the interpreter of an environment with the runtime's training build.
     """
 
@@ -45,9 +54,11 @@ class Task:
         name: str,
         batch: int,
         threads: int,
+        device: str = "cpu",
         training_python: Path | None = None,
     ) -> None:
         self._opened, self._name, self._threads = opened, name, threads
+        self._device = device
         self._training_python = training_python
         self._images = opened.noise(batch)
         several = name == "five classes"
@@ -72,13 +83,18 @@ class Task:
         canonical = gr.canonicalize(self._opened.model)
         tensor = canonical.graph.input[0].name
         images = {tensor: self._images}
-        yield FORWARD, self._session(self._fixed(canonical, images, "portable"), images)
+        yield FORWARD, self._run(self._fixed(canonical, images, "portable"), images)
         methods, count = TASKS[self._name], len(self._targets)
         target = np.broadcast_to(self._targets, (len(self._images), count))
         feeds = {**images, "target": target if count > 1 else target[:, 0]}
         built = gr.explanation_model(canonical, methods, targets=count)
-        yield PORTABLE, self._session(built, feeds)
-        yield LOWERED, self._session(self._fixed(built, feeds, "cpu"), feeds)
+        yield PORTABLE, self._run(built, feeds)
+        lowered = self._fixed(built, feeds, self._device)
+        yield LOWERED, self._run(lowered, feeds)
+        if self._device == "cuda":
+            yield LOWERED_TF32, self._run(lowered, feeds, tf32=True)
+            half = self._fixed(built, feeds, self._device, float16=True)
+            yield LOWERED_HALF, self._run(half, feeds, tf32=True)
         if count > 1 or len(methods) > 1:
             yield APART, self._apart(canonical, methods, images)
 
@@ -89,37 +105,33 @@ class Task:
         for method in methods:
             feeds = {**images, "target": np.zeros(len(self._images), np.int64)}
             built = gr.explanation_model(canonical, method)
-            runs.append(self._session(self._fixed(built, feeds, "cpu"), feeds))
+            runs.append(self._run(self._fixed(built, feeds, self._device), feeds))
         return lambda: [run() for run in runs for _ in self._targets]
 
     def _fixed(
-        self, model: onnx.ModelProto, feeds: dict[str, np.ndarray], provider: str
+        self, model: onnx.ModelProto, feeds: Feeds, provider: str, *, float16: bool = False
     ) -> onnx.ModelProto:
-        return gr.lower(model, provider, {name: value.shape for name, value in feeds.items()})
+        shapes = {name: value.shape for name, value in feeds.items()}
+        return gr.lower(model, provider, shapes, float16=float16)
 
-    def _session(self, model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> Run:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = self._threads
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        # Between runs only: else idle sessions take the cores from the next contender.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        opened = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return lambda: opened.run(None, feeds)
+    def _run(self, model: onnx.ModelProto, feeds: Feeds, *, tf32: bool = False) -> Run:
+        return runtime_run(model, feeds, self._device, self._threads, tf32=tf32)
 
     # -- the peers -------------------------------------------------------------------------------
 
     def _peers(self) -> Iterator[tuple[str, Callable[[], Run]]]:
         opened = self._opened
         if opened.module is not None:
-            if opened.network.zoo == "keras":
-                from benchmarks.speed.keras_peers import keras_peers as peers
-            else:
-                from benchmarks.speed.torch_peers import torch_peers as peers
-            yield from peers(opened, self._name, self._images, self._targets, self._threads)
+            given = opened, self._name, self._images, self._targets, self._threads
+            if opened.network.zoo != "keras":
+                from benchmarks.speed.torch_peers import torch_peers
+
+                yield from torch_peers(*given, self._device)
+            elif self._device == "cpu":
+                from benchmarks.speed.keras_peers import keras_peers
+
+                yield from keras_peers(*given)
         python = self._training_python
-        if python is not None and self._name == "gradient":
+        if python is not None and self._name == "gradient" and self._device == "cpu":
             batch, threads = len(self._images), self._threads
             yield TRAINING_BUILD, lambda: TrainingBuild(python, opened.file, batch, threads)

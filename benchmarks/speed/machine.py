@@ -5,14 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime", "onnx", "torch", "captum", "grad-cam", "timm")
 
 
-def machine() -> dict[str, object]:
-    """The processor and the versions."""
-    return {"processor": _processor(), "cores": os.cpu_count(), "versions": _versions()}
+def machine(device: str = "cpu") -> dict[str, object]:
+    """The processor, or the accelerator, and the versions."""
+    processor = _accelerator() if device == "cuda" else _processor()
+    return {"processor": processor, "cores": os.cpu_count(), "versions": _versions()}
+
+
+def _accelerator() -> str:
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _processor() -> str:

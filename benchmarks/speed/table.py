@@ -17,9 +17,13 @@ from benchmarks.speed.parts import PARTS
 Row = Mapping[str, Any]
 
 FORWARD, LOWERED, PORTABLE, APART = "forward", "lowered", "portable", "lowered, apart"
+LOWERED_TF32, LOWERED_HALF = "lowered, TF32", "lowered, float16"
 TRAINING_BUILD = "training build"
+EAGER, EAGER_TF32, EAGER_HALF = "PyTorch eager", "PyTorch eager, TF32", "PyTorch eager, float16"
 PEERS = (
-    "PyTorch eager",
+    EAGER,
+    EAGER_TF32,
+    EAGER_HALF,
     "torch.compile",
     "captum",
     "pytorch-grad-cam",
@@ -27,10 +31,11 @@ PEERS = (
     "tf.function",
     TRAINING_BUILD,
 )
-CONTENDERS = (PORTABLE, LOWERED, APART, *PEERS)
+CONTENDERS = (PORTABLE, LOWERED, LOWERED_TF32, LOWERED_HALF, APART, *PEERS)
 DENSE = ("ResNet-50", "VGG-16", "DenseNet-121")
 LIGHT = ("MobileNetV2", "EfficientNet-B0", "ConvNeXt-T")
 
+_CUDA = "CUDAExecutionProvider"
 _STARTUP = {
     "build": "seconds to build the explanation model",
     "command": "seconds of a cold `explain`",
@@ -60,12 +65,20 @@ threads; medians. `python -m benchmarks.speed` measures and writes this page.
 
 
 def read(path: Path) -> list[Row]:
-    """The newest row of each network, batch and task, in the order of networks and batches."""
+    """The newest row of each device, network, batch and task, in that order."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = (json.loads(text) for text in lines)
-    newest = {(row["network"], row["batch"], row["task"]): row for row in rows}
+    newest = {(_device(row), row["network"], row["batch"], row["task"]): row for row in rows}
     places = {network: place for place, network in enumerate(NETWORKS)}
-    return sorted(newest.values(), key=lambda row: (places.get(row["network"], -1), row["batch"]))
+
+    def place(row: Row) -> tuple[str, int, int]:
+        return _device(row), places.get(row["network"], -1), row["batch"]
+
+    return sorted(newest.values(), key=place)
+
+
+def _device(row: Row) -> str:
+    return str(row.get("device", "cpu"))
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:
@@ -75,10 +88,23 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
 
 
 def _page(rows: Sequence[Row]) -> Iterator[str]:
+    cpu, cuda = ([row for row in rows if _device(row) == device] for device in ("cpu", "cuda"))
     yield _INTRODUCTION.format(threads=rows[0]["threads"])
-    yield from _bars(rows)
+    yield from _bars(cpu)
+    yield from _tasks(cpu, "")
+    yield from _parts(cpu)
+    yield from _memory(cpu)
+    yield from _startup(cpu)
+    if cuda:
+        yield from ("", "## CUDA bars", "", line("bar", "seen", "met"), rule(0, 3))
+        yield from _cuda_bars(cuda)
+        yield from _tasks(cuda, "CUDA, ")
+    yield from _conditions(rows)
+
+
+def _tasks(rows: Sequence[Row], prefix: str) -> Iterator[str]:
     for task in dict.fromkeys(row["task"] for row in rows):
-        yield from ("", f"## {task}", "")
+        yield from ("", f"## {prefix}{task}", "")
         shown = [c for c in CONTENDERS if any(c in r["seconds"] for r in rows if r["task"] == task)]
         yield line("network", "batch", "forward, ms", *shown, "spread")
         yield rule(3 + len(shown))
@@ -89,10 +115,31 @@ def _page(rows: Sequence[Row]) -> Iterator[str]:
                 spread = max(timing["spread"] for timing in seconds.values())
                 forward = f"{1e3 * seconds[FORWARD]['median']:.1f}"
                 yield line(row["network"], row["batch"], forward, *cells, f"{spread:.0%}")
-    yield from _parts(rows)
-    yield from _memory(rows)
-    yield from _startup(rows)
-    yield from _conditions(rows)
+
+
+def _cuda_bars(rows: Sequence[Row]) -> Iterator[str]:
+    """Everything on the device, in agreement with the CPU, and no slower than the peers at 32."""
+    measured = {f"{r['network']}, {r['batch']}": r["cuda"] for r in rows if "cuda" in r}
+    found: dict[str, float | None] = {
+        name: sum(n for provider, n in facts["nodes"].items() if provider != _CUDA)
+        for name, facts in measured.items()
+    }
+    yield _bar("nodes left on the CPU", found, 0.0)
+    for precision in dict.fromkeys(p for facts in measured.values() for p in facts["distance"]):
+        seen = ", ".join(f"{n} {f['distance'][precision]:.1e}" for n, f in measured.items())
+        yield line(f"distance from the CPU's gradient, {precision}", seen, "")
+    for ours, peer in (
+        (LOWERED, EAGER),
+        (LOWERED, "captum"),
+        (LOWERED_TF32, EAGER_TF32),
+        (LOWERED_HALF, EAGER_HALF),
+    ):
+        found = {}
+        for name in NETWORKS:
+            times = [_of(rows, name, 32, "gradient", contender) for contender in (ours, peer)]
+            if None not in times:
+                found[name] = times[0] / times[1]
+        yield _bar(f"{ours} over {peer}, batch 32", found, 1.0)
 
 
 def _bars(rows: Sequence[Row]) -> Iterator[str]:

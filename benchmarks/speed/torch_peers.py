@@ -11,23 +11,50 @@ import torch
 from torch import nn
 
 from benchmarks.speed.networks import Opened
+from benchmarks.speed.table import EAGER_HALF, EAGER_TF32
 from benchmarks.speed.timing import Run
 
 
 def torch_peers(
-    opened: Opened, task: str, images: np.ndarray, targets: np.ndarray, threads: int
+    opened: Opened, task: str, images: np.ndarray, targets: np.ndarray, threads: int, device: str
 ) -> Iterator[tuple[str, Callable[[], Run]]]:
-    """Who takes part in a task, and what makes the function that runs it."""
+    """Who takes part in a task, and what makes the function that runs it.
+
+    On CUDA pictures and maps stay on the device, as ours do, and float32 is float32.
+    """
     torch.set_num_threads(threads)
-    net, x = opened.module, torch.from_numpy(images)
-    wanted = [torch.full((len(x),), int(t)) for t in targets]
+    net, x = opened.module.to(device), torch.from_numpy(images).to(device)
+    wanted = [torch.full((len(x),), int(t), device=device) for t in targets]
+    makers: dict[str, Callable[[], Run]] = {}
     if task in ("gradient", "five classes"):
-        yield "PyTorch eager", lambda: lambda: [input_gradient(net, x, t) for t in wanted]
+        makers["PyTorch eager"] = lambda: lambda: [input_gradient(net, x, t) for t in wanted]
     if task == "gradient":
-        yield "torch.compile", lambda: _compiled(net, x, wanted[0])
-    yield "captum", lambda: _captum(opened, task, x, wanted)
+        makers["torch.compile"] = lambda: _compiled(net, x, wanted[0])
+    makers["captum"] = lambda: _captum(opened, task, x, wanted)
     if task == "Grad-CAM":
-        yield "pytorch-grad-cam", lambda: _grad_cam(opened, x, wanted[0])
+        makers["pytorch-grad-cam"] = lambda: _grad_cam(opened, x, wanted[0])
+    if device == "cpu":
+        yield from makers.items()
+        return
+    for name, make in makers.items():
+        yield name, lambda make=make: _finished(make())
+        if name == "PyTorch eager":
+            yield EAGER_TF32, lambda make=make: _finished(make(), tf32=True)
+            yield EAGER_HALF, lambda make=make: _finished(make(), tf32=True, half=True)
+
+
+def _finished(run: Run, *, tf32: bool = False, half: bool = False) -> Run:
+    """`run`, until the device is done."""
+
+    def finished() -> object:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+        with torch.autocast("cuda", torch.float16, enabled=half):
+            result = run()
+        torch.cuda.synchronize()
+        return result
+
+    return finished
 
 
 def input_gradient(net: Callable[..., Any], x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

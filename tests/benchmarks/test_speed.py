@@ -87,10 +87,39 @@ def test_the_page_says_which_bars_are_met(tmp_path):
     assert "ResNet-50 5.00 | **no** |" in page.read_text(encoding="utf-8")
 
 
+def test_cuda_has_bars_of_its_own(tmp_path):
+    row = {
+        "network": "ResNet-50", "batch": 32, "task": "gradient", "threads": 2, "device": "cuda",
+        "date": "2026-01-01", "processor": "G", "cores": 2, "versions": {"onnx": "1"},
+        "absent": {}, "code": "",
+        "seconds": {
+            "forward": {"median": 0.010, "spread": 0.1},
+            "lowered": {"median": 0.020, "spread": 0.1},
+            "PyTorch eager": {"median": 0.025, "spread": 0.1},
+            "captum": {"median": 0.010, "spread": 0.1},
+        },
+        "cuda": {
+            "nodes": {"CUDAExecutionProvider": 300, "CPUExecutionProvider": 1},
+            "distance": {"float32": 2e-6, "tf32": 3e-3},
+        },
+    }  # fmt: skip
+    page = tmp_path / "page.md"
+    write_table([row], page)
+    text = page.read_text(encoding="utf-8")
+    assert "| nodes left on the CPU | ResNet-50, 32 1.00 | **no** |" in text
+    assert "| distance from the CPU's gradient, tf32 | ResNet-50, 32 3.0e-03 |  |" in text
+    assert "| lowered over PyTorch eager, batch 32 | ResNet-50 0.80 | yes |" in text
+    assert "| lowered over captum, batch 32 | ResNet-50 2.00 | **no** |" in text
+    assert "## CUDA, gradient" in text
+
+
 def test_the_newest_row_counts(tmp_path):
     file = tmp_path / "rows.jsonl"
     row = '{"network": "A", "batch": 1, "task": "gradient", "date": "%s"}\n'
     file.write_text(row % "old" + row % "new", encoding="utf-8")
     assert [found["date"] for found in read(file)] == ["new"]
+    on_cuda = row.replace("{", '{"device": "cuda", ', 1) % "newer"
+    file.write_text(row % "new" + on_cuda, encoding="utf-8")
+    assert [found["date"] for found in read(file)] == ["new", "newer"]
     with pytest.raises(StopIteration):
         next(iter(read(tmp_path / "none.jsonl")))
