@@ -255,3 +255,34 @@ def test_an_open_sequence(op_type: str) -> None:
             feeds["X"] = np.resize(feeds["X"], (length, *feeds["X"].shape[1:]))
             assert directional_error(grads, feeds, "X", of="Y", directions=1) < 1e-6
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize("op_type", GATES)
+def test_a_recurrence_behind_convolutions(op_type: str) -> None:
+    """The columns of a picture are its steps, as where text is read."""
+    rng = np.random.default_rng(4)
+    gates, size = GATES[op_type], 6
+    model = graph_of(
+        f"""g (float[N, 3, 8, 8] x) => (float[N, 4] y) {{
+            a = Conv<strides = [2, 2]>(x, w)
+            m = ReduceMean<keepdims = 0>(a, height)
+            s = Transpose<perm = [2, 0, 1]>(m)
+            all, h = {op_type}<hidden_size = {size}, direction = "bidirectional">(s, v, r)
+            t = Transpose<perm = [1, 0, 2]>(h)
+            f = Flatten(t)
+            y = MatMul(f, d)
+        }}""",
+        w=rng.standard_normal((5, 3, 2, 2)).astype(np.float32),
+        v=rng.standard_normal((2, gates * size, 5)).astype(np.float32),
+        r=rng.standard_normal((2, gates * size, size)).astype(np.float32),
+        d=rng.standard_normal((2 * size, 4)).astype(np.float32),
+        height=np.array([2]),
+    )
+    grads = gr.differentiate(model, wrt="x")
+    assert directional_error(grads, feeds(), "x") < 1e-6
+    given = feeds(cotangent=rng.standard_normal((2, 4)).astype(np.float32))
+    shapes = {name: value.shape for name, value in given.items()}
+    expected, lowered = run(grads, given), run(gr.lower(grads, "cpu", shapes), given)
+    np.testing.assert_allclose(lowered["grad/x"], expected["grad/x"], rtol=1e-4, atol=1e-6)
+    with pytest.raises(gr.SeveralTargetsError, match="explain one target at a time"):
+        gr.explanation_model(model, "gradient", targets=2)
