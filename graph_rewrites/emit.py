@@ -59,6 +59,12 @@ class Emitter:
 
         return emit
 
+    def copy(self, node: onnx.NodeProto) -> tuple[str, ...]:
+        """Append a node like `node`, which reads the same names; return its outputs."""
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        inputs = [name or None for name in node.input]
+        return self._append(node.op_type, inputs, len(node.output), attributes)
+
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
         """The name of an initializer that holds `value`, shared with equal ones."""
         array = np.asarray(value, dtype=dtype)

@@ -152,11 +152,5 @@ def _moved(op: Emitter, body: Graph, given: Mapping[str, str]) -> dict[str, str]
         if tensor not in names and value is not None:
             names[tensor] = op.constant(value, value.dtype)
     for node in topological(body.nodes):
-        proto = renamed(node.to_proto(), names)
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
-        count = len(node.outputs)
-        written = getattr(op, node.op_type)(
-            *(names[name] if name else None for name in node.inputs), outputs=count, **attributes
-        )
-        names.update(zip(node.outputs, written if count > 1 else [written], strict=True))
+        names.update(zip(node.outputs, op.copy(renamed(node.to_proto(), names)), strict=True))
     return names

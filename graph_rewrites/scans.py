@@ -120,11 +120,8 @@ def _hoisted(
             continue
         values = {name: body.constant(name) for name in node.input if name in body.initializers}
         constants = {name: op.constant(v, np.asarray(v).dtype) for name, v in values.items()}
-        copy = renamed(node, {**names, **constants})
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in copy.attribute}
-        count = len(node.output)
-        written = getattr(op, node.op_type)(*copy.input, outputs=count, **attributes)
-        names.update(zip(node.output, written if count > 1 else [written], strict=True))
+        copied = op.copy(renamed(node, {**names, **constants}))
+        names.update(zip(node.output, copied, strict=True))
     return kept, names
 
 

@@ -224,7 +224,8 @@ class DoubleModel:
             of: its result.
             x: its argument.
             feeds: values by name.
-            held_at: a value of `x`; all kinks are held to the pieces that they are on there.
+            held_at: a value of `x`; the operators of `sharp_kinks` are held to the pieces that they
+                are on there.
         """
         f = self._function((of,), {**feeds, x: np.empty(0)})
         if held_at is None:

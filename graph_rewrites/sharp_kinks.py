@@ -22,9 +22,10 @@ Held: TypeAlias = Callable[[Array], Array]
 def hold(node: onnx.NodeProto, reads: Mapping[str, Array], results: Sequence[Array]) -> Held | None:
     """What `node` makes of its first input near the point where it computed `results`.
 
-    None where it has no such kinks.
+    None where it has no such kinks; indices and sizes may be clipped too, and stay integers.
     """
-    holder = _HOLDERS.get(node.op_type) if len(results) == 1 else None
+    known = len(results) == 1 and results[0].dtype.kind == "f"
+    holder = _HOLDERS.get(node.op_type) if known else None
     return holder(node, reads[node.input[0]], results[0]) if holder is not None else None
 
 

@@ -11,6 +11,7 @@ import onnx
 
 import graph_rewrites
 import tests
+from graph_rewrites.canonical.functions import all_nodes
 from graph_rewrites.weights import detach, values
 
 _REWRITER = Path(graph_rewrites.__file__).parent
@@ -50,7 +51,7 @@ def model_digest(*models: onnx.ModelProto) -> str:
     digest = hashlib.sha256()
     for model in models:
         light, bulk = detach(model)
-        for message in (light, light.graph, *light.graph.node):
+        for message in (light, light.graph, *all_nodes(light.graph)):
             message.ClearField("metadata_props")
             message.ClearField("doc_string")
         light.graph.ClearField("value_info")

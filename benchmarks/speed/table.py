@@ -53,8 +53,8 @@ How long explanations take, as multiples of the runtime's forward pass alone, wh
 deployed model costs anyway. All contenders of a line ran by turns in one process, with {threads}
 threads; medians. `python -m benchmarks.speed` measures and writes this page.
 
-- *portable*: the explanation model as it is written; *lowered*: the form that `analyzer` runs on a
-  CPU; *apart*: one lowered model for each map instead of one forward pass for all.
+- *portable*: the explanation model as it is written; *lowered*: the form that `analyzer` runs on
+  the device; *apart*: one lowered model for each map instead of one forward pass for all.
 - Weights are random and seeded, the same for all; pictures are noise of 224 × 224. "8 bits" is a
   trained network's deployed file: its forward pass computes in integers.
 - *captum*'s Grad-CAM is its `LayerGradCam`, upsampled. pytorch-grad-cam runs as its README has it,
@@ -90,11 +90,12 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
 def _page(rows: Sequence[Row]) -> Iterator[str]:
     cpu, cuda = ([row for row in rows if _device(row) == device] for device in ("cpu", "cuda"))
     yield _INTRODUCTION.format(threads=rows[0]["threads"])
-    yield from _bars(cpu)
-    yield from _tasks(cpu, "")
-    yield from _parts(cpu)
-    yield from _memory(cpu)
-    yield from _startup(cpu)
+    if cpu:
+        yield from _bars(cpu)
+        yield from _tasks(cpu, "")
+        yield from _parts(cpu)
+        yield from _memory(cpu)
+        yield from _startup(cpu)
     if cuda:
         yield from ("", "## CUDA bars", "", line("bar", "seen", "met"), rule(0, 3))
         yield from _cuda_bars(cuda)

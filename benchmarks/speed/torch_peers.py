@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.speed.networks import Opened
-from benchmarks.speed.table import EAGER_HALF, EAGER_TF32
+from benchmarks.speed.table import EAGER, EAGER_HALF, EAGER_TF32
 from benchmarks.speed.timing import Run
 
 
@@ -20,14 +20,15 @@ def torch_peers(
 ) -> Iterator[tuple[str, Callable[[], Run]]]:
     """Who takes part in a task, and what makes the function that runs it.
 
-    On CUDA pictures and maps stay on the device, as ours do, and float32 is float32.
+    On CUDA pictures and maps stay on the device, as ours do, where the peer can, and float32 is
+    float32.
     """
     torch.set_num_threads(threads)
     net, x = opened.module.to(device), torch.from_numpy(images).to(device)
     wanted = [torch.full((len(x),), int(t), device=device) for t in targets]
     makers: dict[str, Callable[[], Run]] = {}
     if task in ("gradient", "five classes"):
-        makers["PyTorch eager"] = lambda: lambda: [input_gradient(net, x, t) for t in wanted]
+        makers[EAGER] = lambda: lambda: [input_gradient(net, x, t) for t in wanted]
     if task == "gradient":
         makers["torch.compile"] = lambda: _compiled(net, x, wanted[0])
     makers["captum"] = lambda: _captum(opened, task, x, wanted)
@@ -38,7 +39,7 @@ def torch_peers(
         return
     for name, make in makers.items():
         yield name, lambda make=make: _finished(make())
-        if name == "PyTorch eager":
+        if name == EAGER:
             yield EAGER_TF32, lambda make=make: _finished(make(), tf32=True)
             yield EAGER_HALF, lambda make=make: _finished(make(), tf32=True, half=True)
 

@@ -306,7 +306,7 @@ def test_scales_run_along_their_axis(attributes):
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
-def _tents(count: int) -> onnx.ModelProto:
+def _tents(count: int, end: str = "\ny = Identity(t{count})") -> onnx.ModelProto:
     """x under tent maps t(x) = 2 max(x, 0) - 4 max(x - 0.5, 0): kinks lie 2^-count apart."""
     steps = "".join(
         f"""
@@ -320,7 +320,8 @@ def _tents(count: int) -> onnx.ModelProto:
     )
     numbers = {"half": np.float32(0.5), "two": np.float32(2.0), "four": np.float32(4.0)}
     return graph_of(
-        f"g (float[N, 3] t0) => (float[N, 3] y) {{ {steps}\n y = Identity(t{count}) }}", **numbers
+        f"g (float[N, 3] t0) => (float[N, 3] y) {{ {steps}\n {end.format(count=count)} }}",
+        **numbers,
     )
 
 
@@ -334,3 +335,16 @@ def test_kinks_closer_than_any_step_are_held():
     grads.graph.node[-1].op_type = "Mul"
     grads.graph.node[-1].input.append("more")
     assert directional_error(grads, {"t0": x}, "t0", of="y") > 5e-6
+
+
+def test_clipped_indices_stay_integers_where_kinks_are_held():
+    end = """
+        largest = ArgMax<axis = 1>(t0)
+        at = Clip(largest, first, last)
+        y = GatherElements<axis = 1>(t{count}, at)"""
+    model = _tents(30, end)
+    for name, value in (("first", 0), ("last", 1)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64(value), name))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    x = np.array([[0.3137, 0.4719, 0.2293]])
+    assert directional_error(gr.differentiate(model, "t0", of="y"), {"t0": x}, "t0", of="y") < 1e-6

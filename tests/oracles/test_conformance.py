@@ -51,9 +51,11 @@ def test_only_what_the_present_code_makes_otherwise_is_measured_again(tmp_path):
     assert found.verdict == "agrees" and found.lowering_current
     assert found.figures["build"] == known.figures["build"] and found.figures["lowered"] < 1e-4
 
-    found = renew(replace(before, models="old"), TorchReference, tmp_path)
-    assert found.models == known.models
-    assert found.figures["build"] != known.figures["build"], "all of it was measured"
+    off = replace(before, verdict="differs", figures={**known.figures, "sharp_image": 1.0})
+    for stale in (replace(before, models="old"), replace(known, models="old"), off):
+        found = renew(stale, TorchReference, tmp_path)
+        assert found.models == known.models and found.verdict == "agrees"
+        assert found.figures["build"] != known.figures["build"], "all of it was measured"
 
 
 def test_a_code_digest_is_of_code_not_of_words(tmp_path):

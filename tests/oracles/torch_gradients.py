@@ -140,7 +140,7 @@ class _Kinks(TorchFunctionMode):
         self.hold: int | None = None
         self.held: list[tuple[torch.Tensor, int]] = []
         self._calls = 0
-        self._rectified: list[tuple[torch.Tensor, float, torch.Tensor]] = []
+        self._rectified: list[tuple[torch.Tensor, int, float, torch.Tensor]] = []
         self._rule, self._first = rule, first
         self._replay = None if replay is None else iter(replay)
 
@@ -181,11 +181,11 @@ class _Kinks(TorchFunctionMode):
 
     def _rectify(self, x: torch.Tensor, passed: torch.Tensor, top: float) -> torch.Tensor:
         """Several ReLUs of one tensor are one, as the exporter has it: PNASNet's cells show it."""
-        for source, limit, result in self._rectified:
-            if source is x and limit == top:
+        for source, version, limit, result in self._rectified:
+            if source is x and version == x._version and limit == top:
                 return result
         result = _Rectify.apply(x, passed, top, self._rule)
-        self._rectified.append((x, top, result))
+        self._rectified.append((x, x._version, top, result))
         return result
 
 
