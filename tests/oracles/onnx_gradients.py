@@ -40,7 +40,7 @@ class OnnxGradients:
         observed.CopyFrom(self.model)
         self._watched = dict(_watch(observed))
         known = {value.name for value in observed.graph.output}
-        for name in {*layer, *self._watched} - known:
+        for name in dict.fromkeys(n for n in (*layer, *self._watched) if n not in known):
             index = name in self._watched and self._watched[name].op_type == "MaxPool"
             element = onnx.TensorProto.INT64 if index else onnx.TensorProto.FLOAT
             observed.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
