@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
 # The exhaustive search would tune again for every batch size.
-_CUDA_OPTIONS: Final = MappingProxyType({"cudnn_conv_algo_search": "HEURISTIC"})
+CUDA_OPTIONS: Final = MappingProxyType({"cudnn_conv_algo_search": "HEURISTIC"})
 _LEVELS: Final = MappingProxyType(
     {
         "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -116,7 +116,7 @@ class Session:
             model, apart = set_apart(model, weights)
             self._weights = _hand_over(apart, options, device)
         data = model if isinstance(model, bytes) else _serialise(model)
-        cuda = {**_CUDA_OPTIONS, "use_tf32": str(int(precision == "tf32"))}
+        cuda = {**CUDA_OPTIONS, "use_tf32": str(int(precision == "tf32"))}
         self._session, self.reason = _open(data, options, device, cuda)
         _return_memory()
         self.provider: str = self._session.get_providers()[0]

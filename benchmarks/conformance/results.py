@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.conformance.fingerprints import fingerprint, lowering_fingerprint
+from benchmarks.conformance.members import members
 from benchmarks.markdown import line, rule
 
 FILE = Path(__file__).with_name("results.jsonl")
@@ -124,6 +125,9 @@ def table(results: Mapping[str, Result]) -> str:
         f"measured, of {lowered} the present lowering too.",
         "",
     ]
+    left = [member for member in members() if member not in results]
+    if left:
+        lines += [f"Not measured, {len(left)}: {', '.join(left)}.", ""]
     others = [entry for entry in ordered if entry.verdict != AGREES]
     if others:
         lines += ["## Not in agreement", "", line("member", "verdict", "reason"), rule(0, 3)]

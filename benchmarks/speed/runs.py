@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from analyzer.session import CUDA_OPTIONS
 from benchmarks.speed.timing import Run
 
 Feeds = Mapping[str, np.ndarray]
@@ -26,7 +27,7 @@ def runtime_run(
     providers: list[object] = ["CPUExecutionProvider"]
     if device == "cuda":
         onnxruntime.preload_dlls()
-        cuda = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": str(int(tf32))}
+        cuda = {**CUDA_OPTIONS, "use_tf32": str(int(tf32))}
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     opened = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     if device == "cpu":

@@ -154,7 +154,7 @@ def _bars(rows: Sequence[Row]) -> Iterator[str]:
             f"Grad-CAM ≤ 1.10 × forward (VGG-16 1.25), batch {batch}", found, 1.10, {"VGG-16": 1.25}
         )
         for task, peers in (
-            ("gradient", ("captum", "PyTorch eager")),
+            ("gradient", ("captum", EAGER)),
             ("Grad-CAM", ("pytorch-grad-cam",)),
         ):
             for peer in peers:
@@ -162,21 +162,12 @@ def _bars(rows: Sequence[Row]) -> Iterator[str]:
         for task, count in (("three rules", 3), ("five classes", 5)):
             yield from _shared(rows, batch, task, count)
         peaks = {r["network"]: r["peak"] for r in rows if r["batch"] == batch and "peak" in r}
-        found = {
-            name: peak[LOWERED] / peak["PyTorch eager"]
-            for name, peak in peaks.items()
-            if "PyTorch eager" in peak
-        }
+        found = {name: peak[LOWERED] / peak[EAGER] for name, peak in peaks.items() if EAGER in peak}
         yield _bar(f"peak memory of the gradient ≤ PyTorch's, batch {batch}", found, 1.0)
-    for name, limits in (
-        ("ResNet-50", {"build": 1.0, "size": 1.02}),
-        ("MobileNetV2", {"command": 2.5}),
-    ):
+    for name, key, limit in _STARTUP_BARS:
         for row in rows:
             if row["network"] == name and "startup" in row:
-                for key, limit in limits.items():
-                    text = f"{_STARTUP[key]} ≤ {limit}"
-                    yield _bar(text, {name: row["startup"][key]}, limit)
+                yield _bar(f"{_STARTUP[key]} ≤ {limit}", {name: row["startup"][key]}, limit)
 
 
 def _bar(
@@ -238,11 +229,11 @@ def _parts(rows: Sequence[Row]) -> Iterator[str]:
 
 def _memory(rows: Sequence[Row]) -> Iterator[str]:
     yield from ("", "## Peak memory of forward and gradient, MiB of the whole process", "")
-    yield line("network", "batch", LOWERED, "PyTorch eager")
+    yield line("network", "batch", LOWERED, EAGER)
     yield rule(3)
     for row in rows:
         if "peak" in row:
-            known = (row["peak"].get(c) for c in (LOWERED, "PyTorch eager"))
+            known = (row["peak"].get(c) for c in (LOWERED, EAGER))
             yield line(
                 row["network"], row["batch"], *("" if p is None else f"{p:.0f}" for p in known)
             )
