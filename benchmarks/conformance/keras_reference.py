@@ -18,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 import tf2onnx
 from keras import applications
+from tf2onnx.graph import Graph, Node
+from tf2onnx.handler import tf_op
 
 from benchmarks.conformance.reference import LARGE, SAME, Place
 from tests.oracles.onnx_gradients import INPUT
@@ -74,8 +76,10 @@ class KerasReference:
 
     def export(self, path: Path) -> None:
         """Through tf2onnx, batch free, NHWC picture, softmax last."""
-        if not path.exists():
-            spec = tf.TensorSpec((None, *self.shape), tf.float32, name=INPUT)
+        if path.exists():
+            return
+        spec = tf.TensorSpec((None, *self.shape), tf.float32, name=INPUT)
+        with _inlined():
             tf2onnx.convert.from_keras(
                 self._exported, input_signature=(spec,), opset=_OPSET, output_path=str(path)
             )
@@ -132,6 +136,32 @@ class KerasReference:
         )
         image = np.asarray(dx, np.float64)
         return Gradients(image, at_layer, activation, tuple(kinks.seen))
+
+
+@contextmanager
+def _inlined() -> Iterator[None]:
+    """Within this context functions are traced into their caller.
+
+    Keras compiles grouped convolutions by XLA, and tf2onnx leaves a compiled function as the
+    call `StatefulPartitionedCall`, which is no ONNX operator.
+    """
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@tf_op("Erfc")
+class _Erfc:
+    """erfc(x) = 1 - erf(x): half of an exact GELU, for which tf2onnx has no handler."""
+
+    @classmethod
+    def version_9(cls, graph: Graph, node: Node, **_: object) -> None:
+        one = graph.make_const(f"{node.name}_one", np.ones((), np.float32))
+        erf = graph.make_node("Erf", node.input)
+        node.type = "Sub"
+        graph.replace_inputs(node, [one.output[0], erf.output[0]])
 
 
 def _twin(make: Callable[..., keras.Model], source: keras.Model, floats: str) -> keras.Model:

@@ -10,6 +10,13 @@ import onnx.inliner
 
 from graph_rewrites.errors import ModelError, UnsupportedOperatorError
 
+# What tf2onnx leaves of TensorFlow, and how it goes away.
+_UNTRANSLATED = {
+    "StatefulPartitionedCall": ", but a call of a function compiled by XLA, as Keras's grouped "
+    "convolutions are; export the model under tf.config.run_functions_eagerly(True)",
+    "Erfc": ", but half of TensorFlow's exact GELU; export the model with gelu(approximate=True), "
+    "or give tf2onnx a handler that writes 1 - Erf(x)",
+}
 _LAYOUTS = frozenset({"com.microsoft.nchwc", "com.ms.internal.nhwc"})
 """Domains of operators that the runtime's optimiser makes for the machine that it runs on."""
 
@@ -93,8 +100,10 @@ def require_known_operators(model: onnx.ModelProto) -> None:
             )
         if not node.domain and not _exists(node.op_type, version):
             raise UnsupportedOperatorError(
-                f"operator {describe(node, version)} is no ONNX operator of that opset; give it "
-                "the domain that it belongs to if it is a custom one"
+                f"operator {describe(node, version)} is no ONNX operator of that opset"
+                + _UNTRANSLATED.get(
+                    node.op_type, "; give it the domain that it belongs to if it is a custom one"
+                )
             )
 
 

@@ -132,6 +132,14 @@ REFUSED = {
     "a made-up operator": Refusal(
         f"{ROW} {{ [culprit] y = Wonder(x) }}", "Wonder", gr.UnsupportedOperatorError, opset=13
     ),
+    "a compiled function of TensorFlow": Refusal(
+        f"{ROW} {{ [culprit] y = StatefulPartitionedCall(x) }}",
+        "StatefulPartitionedCall",
+        gr.UnsupportedOperatorError,
+    ),
+    "half of TensorFlow's GELU": Refusal(
+        f"{ROW} {{ [culprit] y = Erfc(x) }}", "Erfc", gr.UnsupportedOperatorError
+    ),
     "a young operator without a body": Refusal(
         f"{ROW} {{ [culprit] y = BitCast<to = 1>(x) }}",
         "BitCast",
