@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 import graph_rewrites as gr
+from analyzer.batching import usual_size
 from benchmarks.speed.networks import Opened
 from benchmarks.speed.runs import Feeds, runtime_run
 from benchmarks.speed.table import (
@@ -17,6 +18,7 @@ from benchmarks.speed.table import (
     LOWERED,
     LOWERED_HALF,
     LOWERED_TF32,
+    ONE_RUN,
     PORTABLE,
     TRAINING_BUILD,
 )
@@ -83,18 +85,18 @@ class Task:
         canonical = gr.canonicalize(self._opened.model)
         tensor = canonical.graph.input[0].name
         images = {tensor: self._images}
-        yield FORWARD, self._run(self._fixed(canonical, images, "portable"), images)
+        yield FORWARD, self._run(canonical, [images], "portable")
         methods, count = TASKS[self._name], len(self._targets)
         target = np.broadcast_to(self._targets, (len(self._images), count))
         feeds = {**images, "target": target if count > 1 else target[:, 0]}
         built = gr.explanation_model(canonical, methods, targets=count)
-        yield PORTABLE, self._run(built, feeds)
-        lowered = self._fixed(built, feeds, self._device)
-        yield LOWERED, self._run(lowered, feeds)
+        yield PORTABLE, self._run(built, [feeds], None)
+        yield LOWERED, self._in_batches(built, feeds)
+        if self._name == "gradient" and self._step < len(self._images):
+            yield ONE_RUN, self._run(built, [feeds], "cpu")
         if self._device == "cuda":
-            yield LOWERED_TF32, self._run(lowered, feeds, tf32=True)
-            half = self._fixed(built, feeds, self._device, float16=True)
-            yield LOWERED_HALF, self._run(half, feeds, tf32=True)
+            yield LOWERED_TF32, self._run(built, [feeds], "cuda", tf32=True)
+            yield LOWERED_HALF, self._run(built, [feeds], "cuda", tf32=True, float16=True)
         if count > 1 or len(methods) > 1:
             yield APART, self._apart(canonical, methods, images)
 
@@ -105,17 +107,35 @@ class Task:
         for method in methods:
             feeds = {**images, "target": np.zeros(len(self._images), np.int64)}
             built = gr.explanation_model(canonical, method)
-            runs.append(self._run(self._fixed(built, feeds, self._device), feeds))
+            runs.append(self._in_batches(built, feeds))
         return lambda: [run() for run in runs for _ in self._targets]
 
-    def _fixed(
-        self, model: onnx.ModelProto, feeds: Feeds, provider: str, *, float16: bool = False
-    ) -> onnx.ModelProto:
-        shapes = {name: value.shape for name, value in feeds.items()}
-        return gr.lower(model, provider, shapes, float16=float16)
+    @property
+    def _step(self) -> int:
+        """Images in a run of ours: on the CPU as many as the analyzer takes."""
+        count, *picture = self._images.shape
+        return count if self._device == "cuda" else min(count, usual_size("cpu", picture))
 
-    def _run(self, model: onnx.ModelProto, feeds: Feeds, *, tf32: bool = False) -> Run:
-        return runtime_run(model, feeds, self._device, self._threads, tf32=tf32)
+    def _in_batches(self, model: onnx.ModelProto, feeds: Feeds) -> Run:
+        count, size = len(self._images), self._step
+        starts = [min(at, count - size) for at in range(0, count, size)]  # all of one shape
+        batches = [{name: v[at : at + size] for name, v in feeds.items()} for at in starts]
+        return self._run(model, batches, self._device)
+
+    def _run(
+        self,
+        model: onnx.ModelProto,
+        batches: Sequence[Feeds],
+        provider: str | None,
+        *,
+        tf32: bool = False,
+        float16: bool = False,
+    ) -> Run:
+        """Runs the model on each of `batches`, lowered for their shape where a provider is named."""
+        if provider is not None:
+            shapes = {name: value.shape for name, value in batches[0].items()}
+            model = gr.lower(model, provider, shapes, float16=float16)
+        return runtime_run(model, batches, self._device, self._threads, tf32=tf32)
 
     # -- the peers -------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -15,9 +15,14 @@ Feeds = Mapping[str, np.ndarray]
 
 
 def runtime_run(
-    model: onnx.ModelProto, feeds: Feeds, device: str, threads: int, *, tf32: bool = False
+    model: onnx.ModelProto,
+    batches: Sequence[Feeds],
+    device: str,
+    threads: int,
+    *,
+    tf32: bool = False,
 ) -> Run:
-    """Runs `model` on `feeds`; on CUDA these and the results stay on the device."""
+    """Runs `model` on each of `batches`; on CUDA these and the results stay on the device."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
@@ -31,19 +36,27 @@ def runtime_run(
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     opened = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     if device == "cpu":
-        return lambda: opened.run(None, dict(feeds))
+        return lambda: [opened.run(None, dict(feeds)) for feeds in batches]
     if opened.get_providers()[0] != "CUDAExecutionProvider":
         raise RuntimeError("the runtime's CUDA provider does not load here")
+    bindings = [_bound(opened, feeds, device) for feeds in batches]
+
+    def run() -> object:
+        for binding in bindings:
+            opened.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        return bindings
+
+    return run
+
+
+def _bound(
+    opened: onnxruntime.InferenceSession, feeds: Feeds, device: str
+) -> onnxruntime.IOBinding:
     binding = opened.io_binding()
     for name, value in feeds.items():
         there = onnxruntime.OrtValue.ortvalue_from_numpy(value, device, 0)
         binding.bind_ortvalue_input(name, there)
     for output in opened.get_outputs():
         binding.bind_output(output.name, device)
-
-    def run() -> object:
-        opened.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        return binding
-
-    return run
+    return binding

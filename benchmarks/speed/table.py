@@ -17,6 +17,7 @@ from benchmarks.speed.parts import PARTS
 Row = Mapping[str, Any]
 
 FORWARD, LOWERED, PORTABLE, APART = "forward", "lowered", "portable", "lowered, apart"
+ONE_RUN = "lowered, one run"
 LOWERED_TF32, LOWERED_HALF = "lowered, TF32", "lowered, float16"
 TRAINING_BUILD = "training build"
 EAGER, EAGER_TF32, EAGER_HALF = "PyTorch eager", "PyTorch eager, TF32", "PyTorch eager, float16"
@@ -31,7 +32,7 @@ PEERS = (
     "tf.function",
     TRAINING_BUILD,
 )
-CONTENDERS = (PORTABLE, LOWERED, LOWERED_TF32, LOWERED_HALF, APART, *PEERS)
+CONTENDERS = (PORTABLE, LOWERED, ONE_RUN, LOWERED_TF32, LOWERED_HALF, APART, *PEERS)
 DENSE = ("ResNet-50", "VGG-16", "DenseNet-121")
 LIGHT = ("MobileNetV2", "EfficientNet-B0", "ConvNeXt-T")
 
@@ -54,7 +55,8 @@ deployed model costs anyway. All contenders of a line ran by turns in one proces
 threads; medians. `python -m benchmarks.speed` measures and writes this page.
 
 - *portable*: the explanation model as it is written; *lowered*: the form that `analyzer` runs on
-  the device; *apart*: one lowered model for each map instead of one forward pass for all.
+  the device, on the CPU two pictures a run; *one run*: the whole batch at once, as the others do;
+  *apart*: one lowered model for each map instead of one forward pass for all.
 - Weights are random and seeded, the same for all; pictures are noise of 224 × 224. "8 bits" is a
   trained network's deployed file: its forward pass computes in integers.
 - *captum*'s Grad-CAM is its `LayerGradCam`, upsampled. pytorch-grad-cam runs as its README has it,
