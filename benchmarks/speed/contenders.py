@@ -131,7 +131,7 @@ class Task:
         tf32: bool = False,
         float16: bool = False,
     ) -> Run:
-        """Runs the model on each of `batches`, lowered for their shape where a provider is named."""
+        """Runs the model on each of `batches`, lowered for `provider` where one is named."""
         if provider is not None:
             shapes = {name: value.shape for name, value in batches[0].items()}
             model = gr.lower(model, provider, shapes, float16=float16)
