@@ -54,6 +54,8 @@ class KerasReference:
 
     def __init__(self, member: str) -> None:
         name = member.partition("/")[2]
+        # What dropout leaves moves the running statistics: an export that is kept must fit them.
+        keras.utils.set_random_seed(0)
         self._make = functools.partial(getattr(applications, name), weights=None)
         self._exported = self._make()
         if name in _FITTING or None in self._exported.input_shape[1:]:

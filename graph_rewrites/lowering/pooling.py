@@ -61,7 +61,10 @@ def unpooling(op: Emitter, node: Node) -> str | None:
         for n, s, k in zip(windows[2:], window.strides, window.kernel, strict=True)
         if isinstance(n, int)
     ]
-    told = covered != list(like[2:]) or window.padded
+    sizes = [n for n in like[2:] if isinstance(n, int)]
+    if any(c > n for c, n in zip(covered, sizes, strict=True)):
+        return None  # windows reach beyond x, and MaxUnpool makes nothing smaller than they cover
+    told = covered != sizes or window.padded
     size = op.constant(like, np.int64) if told else None
     strides = list(window.strides)
     kernel = list(window.kernel)

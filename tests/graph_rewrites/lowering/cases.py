@@ -144,6 +144,20 @@ CASES: Mapping[str, Case] = {
         (16, 3, 4),
         _W,
     ),
+    "pool without overlap, beyond the picture": Case(
+        "mask_before_unpooling",  # and not `unpooling`
+        f"{_POOL} MaxPool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(r)",
+        (16, 9, 9),
+        (16, 5, 5),
+        _W,
+    ),
+    "pool without overlap, over its padding": Case(
+        "mask_before_unpooling",
+        f"{_POOL} MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,0,0]>(r)",
+        (16, 7, 7),
+        (16, 4, 4),
+        _W,
+    ),
     "average pool": Case(
         "average_unpooling",
         f"{_POOL} AveragePool<kernel_shape=[2,3], strides=[2,3]>(r)",
