@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
@@ -61,6 +62,20 @@ def test_denormals_are_zero(root):
     command = [sys.executable, "-c", DENORMALS]
     answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert answer.stdout == "0.0\n"
+
+
+def test_threads_are_idle_between_runs():
+    """Else those of a session that just ran hold up the next session's."""
+    session = Session(relu(), threads=2)
+    values = {"x": np.zeros(1 << 20, np.float32)}
+
+    def seconds_worked_while_nothing_runs() -> float:
+        session.run(values)
+        before = time.process_time()
+        time.sleep(0.05)
+        return time.process_time() - before
+
+    assert min(seconds_worked_while_nothing_runs() for _ in range(3)) < 0.01
 
 
 def test_broken_models_and_wrong_inputs_are_one_line(capfd):
