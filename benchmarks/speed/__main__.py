@@ -114,7 +114,7 @@ def _measure(
     from benchmarks.speed.startup import startup
     from benchmarks.speed.timing import by_turns
 
-    opened = open_network(title, exports)
+    opened = open_network(NETWORKS[title], exports)
     for name in tasks or TASKS:
         contenders, absent = Task(
             opened, name, batch, threads, device, training_python

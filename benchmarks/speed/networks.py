@@ -21,8 +21,8 @@ class Network:
 
     Attributes:
         title: as the table calls it.
-        member: of the conformance run, or "assets/<name>": a file of the shared assets, which has
-            no framework behind it.
+        member: of the conformance run; or a file without a framework behind it, "assets/<name>" of
+            the shared assets, "light/<name>" of those that the onnx package brings along.
         layer: from a PyTorch module to the one behind which Grad-CAM looks: the default layer.
     """
 
@@ -32,14 +32,16 @@ class Network:
 
     @property
     def zoo(self) -> str:
-        """Where it comes from: "torchvision", "timm", "keras" or "assets"."""
+        """Where it comes from: "torchvision", "timm", "keras", "assets" or "light"."""
         return self.member.partition("/")[0]
 
     def file(self, exports: Path) -> Path:
         """Its export in a folder of them."""
-        if self.zoo == "assets":
-            folder = Path(os.environ["ONNX_ANALYZER_SHARED"])
-            return folder / "models" / f"{self.member.partition('/')[2]}.onnx"
+        zoo, _, name = self.member.partition("/")
+        if zoo == "assets":
+            return Path(os.environ["ONNX_ANALYZER_SHARED"]) / "models" / f"{name}.onnx"
+        if zoo == "light":
+            return Path(onnx.__file__).parent / "backend/test/data/light" / f"light_{name}.onnx"
         return exports / f"{self.member.replace('/', '__')}.onnx"
 
 
@@ -78,11 +80,10 @@ class Opened:
         return rng.standard_normal(shape).astype(np.float32)
 
 
-def open_network(title: str, exports: Path) -> Opened:
+def open_network(network: Network, exports: Path) -> Opened:
     """Build a network with its seeded weights; its export is kept in `exports`."""
-    network = NETWORKS[title]
     file = network.file(exports)
-    if network.zoo == "assets":
+    if network.zoo in ("assets", "light"):
         return Opened(network, None, file, onnx.load(file))
     if network.zoo == "keras":
         from benchmarks.conformance.keras_reference import KerasReference as Reference

@@ -20,7 +20,7 @@ import graph_rewrites as gr
 from analyzer.session import Session
 from benchmarks.markdown import line, rule
 from benchmarks.speed.machine import machine
-from benchmarks.speed.networks import NETWORKS, open_network
+from benchmarks.speed.networks import NETWORKS, Network, open_network
 from benchmarks.speed.timing import Run, by_turns
 from graph_rewrites import lowering
 from graph_rewrites.lowering.cpu import CPU
@@ -28,6 +28,16 @@ from graph_rewrites.lowering.pattern import Pattern
 
 PAGE = Path(__file__).parents[1] / "PATTERNS.md"
 _ALL = "all"
+_FACTORS = "both factors"
+_LEFT_OUT = {each.name: {each.name} for each in CPU} | {
+    _FACTORS: {"factor_before_mask", "factor_in_weight"}  # one stands in for the other
+}
+_PICTURES = 2  # a run, as the analyzer has them
+_NETWORKS = {
+    **{title: network for title, network in NETWORKS.items() if network.zoo != "keras"},
+    "ResNet-10-T": Network("ResNet-10-T", "timm/resnet10t"),
+    "ResNet-50, 2017": Network("ResNet-50, 2017", "light/resnet50"),
+}
 _LEAST = 0.02  # a gain that is told from noise
 
 Gains = Mapping[str, float]
@@ -39,27 +49,31 @@ Gains = Mapping[str, float]
 @click.option("--budget", default=20.0, show_default=True, help="Seconds for one network.")
 @click.option("--exports", type=click.Path(path_type=Path), help="Keep the exported files here.")
 def main(networks: tuple[str, ...], threads: int, budget: float, exports: Path | None) -> None:
-    """Measure NETWORKS, by default those with a PyTorch module, and write the page."""
+    """Measure NETWORKS, or all, and write the page; the assets are in ONNX_ANALYZER_SHARED.
+
+    Beside those of `benchmarks.speed` but Keras's: a network with average pools in its shortcuts,
+    and a file whose exporter left the normalisation behind the convolutions as it was.
+    """
     found: dict[str, Gains] = {}
-    titles = networks or [t for t, n in NETWORKS.items() if n.zoo in ("torchvision", "timm")]
     with TemporaryDirectory() as scratch:
-        for title in titles:
+        for title in networks or _NETWORKS:
             found[title] = _gains(title, exports or Path(scratch), threads, budget)
             click.echo(f"{title}: {found[title]}", err=True)
     PAGE.write_text("\n".join(_page(found)) + "\n", encoding="utf-8")
 
 
-def _gains(title: str, exports: Path, threads: int, budget: float) -> Gains:
+def _gains(network: str, exports: Path, threads: int, budget: float) -> Gains:
     """The gain of each pattern that changes the network's lowered gradient."""
-    opened = open_network(title, exports)
-    model = gr.explanation_model(opened.model, "gradient")
-    feeds = {model.graph.input[0].name: opened.noise(1), "target": np.zeros(1, np.int64)}
+    opened = open_network(_NETWORKS[network], exports)
+    model = gr.explanation_model(gr.canonicalize(opened.model), "gradient")
+    images, targets = opened.noise(_PICTURES), np.zeros(_PICTURES, np.int64)
+    feeds = {model.graph.input[0].name: images, "target": targets}
     whole = _lowered(model, CPU, feeds)
     runs = {_ALL: _run(whole, feeds, threads)}
-    for each in CPU:
-        left = _lowered(model, [other for other in CPU if other is not each], feeds)
+    for title, names in _LEFT_OUT.items():
+        left = _lowered(model, [each for each in CPU if each.name not in names], feeds)
         if left != whole:
-            runs[each.name] = _run(left, feeds, threads)
+            runs[title] = _run(left, feeds, threads)
     times = by_turns(runs, budget)
     base = times.pop(_ALL).best
     return {name: timing.best / base for name, timing in times.items()}
@@ -83,9 +97,9 @@ def _page(found: Mapping[str, Gains]) -> Iterator[str]:
     yield from (
         "# Patterns of the CPU's lowering",
         "",
-        "What each gains in forward and gradient, batch 1: the best time without it over that with",
-        f"all. A blank cell: it does not apply, or less than {_LEAST:.0%}. Written by",
-        "`python -m benchmarks.speed.patterns`; each function's docstring says why.",
+        f"What each gains in forward and gradient of {_PICTURES} pictures: the best time without",
+        f"it over that with all. A dash: less than {_LEAST:.0%}; a blank cell: it does not apply.",
+        "Written by `python -m benchmarks.speed.patterns`; each function's docstring says why.",
         "",
         f"{facts['processor']}, {facts['cores']} cores.",
         "",
@@ -93,9 +107,15 @@ def _page(found: Mapping[str, Gains]) -> Iterator[str]:
         rule(len(found), 2),
     )
     for each in CPU:
-        gains = (values.get(each.name, 1.0) for values in found.values())
-        cells = ("" if abs(gain - 1) < _LEAST else f"{gain:.2f}" for gain in gains)
-        yield line(f"`{each.name}`", _form(each), *cells)
+        yield line(f"`{each.name}`", _form(each), *_cells(found, each.name))
+    both = "`factor_before_mask` and `factor_in_weight`: each does part of the other's work."
+    yield line(_FACTORS, both, *_cells(found, _FACTORS))
+
+
+def _cells(found: Mapping[str, Gains], name: str) -> Iterator[str]:
+    for gains in found.values():
+        gain = gains.get(name)
+        yield "" if gain is None else "–" if abs(gain - 1) < _LEAST else f"{gain:.2f}"
 
 
 def _form(each: Pattern) -> str:

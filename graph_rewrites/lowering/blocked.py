@@ -30,23 +30,11 @@ def repeated_pixel(op: Emitter, node: Node) -> str | None:
     from there on (with `entry`, ResNet-50's 60 changes of layout become 16).
     """
     x, shape = node.input(0), op.shape(node.output)
-    if shape is None or not _is_gate(op, x, shape):
+    if shape is None or len(shape) != 4 or not is_static(shape) or shape[2:] == (1, 1):
+        return None
+    if op.shape(x) != (*shape[:2], 1, 1) or not _in_blocks(shape) or is_fixed(op.graph, x):
         return None
     return repeated(op, _entered(op, x), shape[2:])
-
-
-@pattern("Mul", everywhere=True)
-def gate(op: Emitter, node: Node) -> str | None:
-    """Tensors (N, C, H, W) and g (N, C, 1, 1): x · g -> x · (g repeated H×W times).
-
-    Squeeze-and-excitation, on the way forth and back: products stay in blocked layout only where
-    both shapes are equal.
-    """
-    shape = op.shape(node.output)
-    for x, g in (node.inputs, node.inputs[::-1]):
-        if shape is not None and op.shape(x) == shape and _is_gate(op, g, shape):
-            return str(op.Mul(x, repeated(op, _entered(op, g), shape[2:])))
-    return None
 
 
 @pattern("ReduceSum", "ReduceMean", everywhere=True)
@@ -103,13 +91,6 @@ def _entered(op: Emitter, x: str) -> str:
     return op.typed(op.MaxPool(x, kernel_shape=[1, 1]), op.shape(x))
 
 
-def _is_gate(op: Emitter, g: str, shape: Shape) -> bool:
-    """Whether `g` is one number for each image and channel of a tensor of `shape`, in blocks."""
-    if len(shape) != 4 or not is_static(shape) or shape[2:] == (1, 1):
-        return False
-    return op.shape(g) == (*shape[:2], 1, 1) and _in_blocks(shape) and not is_fixed(op.graph, g)
-
-
 def _is_plain(op: Emitter, x: str) -> bool:
     """Whether an operator wrote `x` that knows no blocked layout."""
     writer, shape = op.graph.producer(x), op.shape(x)
@@ -117,11 +98,7 @@ def _is_plain(op: Emitter, x: str) -> bool:
         return False
     if writer.op_type == "Reshape":
         writer = op.graph.producer(writer.input(0))
-    return writer is not None and writer.op_type in (
-        "ConvTranspose",
-        "MaxUnpool",
-        "ScatterElements",
-    )
+    return writer is not None and writer.op_type in _PLAIN
 
 
 def _in_blocks(shape: Shape) -> bool:

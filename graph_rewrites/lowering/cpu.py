@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graph_rewrites.lowering.activations import sigmoid_complement, silu_slope
-from graph_rewrites.lowering.blocked import entry, gate, global_pool, repeated_pixel
+from graph_rewrites.lowering.blocked import entry, global_pool, repeated_pixel
 from graph_rewrites.lowering.convolution import (
     cropped_convolution,
     flipped_convolution,
@@ -28,7 +28,6 @@ CPU: tuple[Pattern, ...] = (
     flipped_convolution,
     spread_depthwise_convolution,
     repeated_pixel,
-    gate,
     global_pool,
     silu_slope,
     sigmoid_complement,

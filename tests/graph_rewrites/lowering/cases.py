@@ -168,14 +168,6 @@ CASES: Mapping[str, Case] = {
     "global average pool": Case(
         "repeated_pixel", f"{_POOL} GlobalAveragePool(r)", (16, 6, 5), (16, 1, 1), _W
     ),
-    "squeeze and excitation": Case(
-        "gate",
-        "h = Conv<pads=[1,1,1,1]>(x, w) p = GlobalAveragePool(h) q = Conv(p, u) g = Sigmoid(q)"
-        " y = Mul(g, h)",
-        (16, 6, 6),
-        (16, 6, 6),
-        {**_W, "u": (16, 16, 1, 1)},
-    ),
     "mean over the pixels": Case(
         "global_pool",
         "h = Conv<pads=[1,1,1,1]>(x, w) axes = Constant<value_ints=[2,-1]>()"
