@@ -81,7 +81,7 @@ class KerasReference:
         if path.exists():
             return
         spec = tf.TensorSpec((None, *self.shape), tf.float32, name=INPUT)
-        with _inlined():
+        with _inlined(), _weights_written_once():
             tf2onnx.convert.from_keras(
                 self._exported, input_signature=(spec,), opset=_OPSET, output_path=str(path)
             )
@@ -152,6 +152,26 @@ def _inlined() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+@contextmanager
+def _weights_written_once() -> Iterator[None]:
+    """Within this context tf2onnx leaves the messages of its constants as they are.
+
+    It would write them anew after each of some twenty passes, and protobuf keeps what was written
+    before: more than 24 GiB for 120 million weights. Nothing reads them.
+    """
+    update = Node.update_proto
+
+    def update_operator(node: Node, *args: object, **others: object) -> None:
+        if not node.is_const():
+            update(node, *args, **others)
+
+    Node.update_proto = update_operator
+    try:
+        yield
+    finally:
+        Node.update_proto = update
 
 
 @contextmanager

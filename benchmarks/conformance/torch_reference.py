@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks.conformance.networks import build
 from benchmarks.conformance.reference import LARGE, SAME, Place
@@ -26,15 +27,24 @@ class TorchReference:
     of: str | None = OUTPUT
 
     def __init__(self, member: str) -> None:
-        torch.set_num_threads(1)  # the weights' statistics must not depend on the machine
-        with quiet():
-            self.module, self.shape = build(member)
-        torch.set_num_threads(_THREADS)
-        self._double = copy.deepcopy(self.module).double()
-        zeros = torch.zeros(BATCH, *self.shape)
-        with torch.no_grad():  # what a network computes once and keeps, it computes now
-            self._double(zeros.double())
-            self.scores = tuple(self.module(zeros).shape)
+        self._member = member
+        self.module, self.shape = _built(member)
+        self.scores = self._shape_of_scores(self.module, torch.float32)
+
+    @functools.cached_property
+    def _double(self) -> nn.Module:
+        """In float64; made when asked for, since the sharp check wants the memory.
+
+        Built anew: what the other has computed once and keeps, it keeps in float32.
+        """
+        net = _built(self._member)[0].double()
+        self._shape_of_scores(net, torch.float64)
+        return net
+
+    def _shape_of_scores(self, net: nn.Module, dtype: torch.dtype) -> tuple[int, ...]:
+        """Also the first run, in which a network computes what it keeps."""
+        with torch.no_grad():
+            return tuple(net(torch.zeros(BATCH, *self.shape, dtype=dtype)).shape)
 
     def export(self, path: Path) -> None:
         """Of a free batch where the exporter can, else of two."""
@@ -86,3 +96,12 @@ class TorchReference:
         if max(self.shape) < LARGE:
             return one_pass(images, ct, replay)
         return picture_by_picture(one_pass, images, ct, replay)
+
+
+def _built(member: str) -> tuple[nn.Module, tuple[int, ...]]:
+    """As `build`, on one thread: the weights' statistics must not depend on the machine."""
+    torch.set_num_threads(1)
+    with quiet():
+        built = build(member)
+    torch.set_num_threads(_THREADS)
+    return built
