@@ -1,4 +1,4 @@
-"""Many images through one session: together where that is proven safe, else one by one."""
+"""Many images through one session: in one run where that is proven safe and faster, else apart."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ from analyzer.session import Arrays, Session
 
 BATCH_SIZE: Final = 8
 OPEN_SIZE: Final = 224
-_TWO_PICTURES: Final = 2 * 3 * 224 * 224  # numbers that a run on a CPU takes
+PICTURE: Final = 3 * OPEN_SIZE * OPEN_SIZE
+"""Numbers in a picture of usual size."""
 TOLERANCE: Final = 1e-5
 FLOAT16_TOLERANCE: Final = 2e-3  # one unit in the last place of a float16 output is 1e-3
 
@@ -91,8 +92,8 @@ class Runs(Protocol):
     def device(self) -> Literal["cpu", "cuda"]:
         """Where."""
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """See `Session.run`."""
+    def run_each(self, batches: Sequence[Arrays]) -> list[dict[str, npt.NDArray[Any]]]:
+        """See `SpecializedSession.run_each`."""
 
 
 def run_all(
@@ -104,7 +105,7 @@ def run_all(
         session: The model.
         inputs: Arrays with N rows each, the images first.
         batching: What the model allows.
-        size: The largest batch wanted; None takes `usual_size`.
+        size: The most images at a time; None leaves the choice to us.
 
     Returns:
         All outputs of one image; of several the outputs that have one row for each: others (the
@@ -112,8 +113,8 @@ def run_all(
     """
     images = next(iter(inputs.values()))
     count = len(images)
-    step = (size or usual_size(session.device, images.shape[1:])) if batching.free else 1
-    parts = []
+    step = run_size(session.device, images.shape[1:], size) if batching.free else 1
+    batches = []
     for start in range(0, count, step):
         rows = {name: array[start : start + step] for name, array in inputs.items()}
         if start and start + step > count:  # a smaller batch would need a session of its own
@@ -122,9 +123,10 @@ def run_all(
         if batching.fixed is not None and batching.fixed > 1:
             # Copies of the one image fill the batch, so that no other image can influence it.
             rows = {name: np.repeat(array, batching.fixed, axis=0) for name, array in rows.items()}
-            parts.append({name: array[:1] for name, array in session.run(rows).items()})
-        else:
-            parts.append(session.run(rows))
+        batches.append(rows)
+    parts = session.run_each(batches)
+    if batching.fixed is not None and batching.fixed > 1:
+        parts = [{name: array[:1] for name, array in part.items()} for part in parts]
     if count == 1:
         return parts[0]
     together = min(step, count)
@@ -135,20 +137,25 @@ def run_all(
     }
 
 
-def usual_size(device: Literal["cpu", "cuda"], picture: Sequence[int]) -> int:
-    """How many pictures a run takes where nobody says: 8, on a CPU as many as make two of 224².
+def run_size(
+    device: Literal["cpu", "cuda"], picture: Sequence[int], size: int | None = None
+) -> int:
+    """How many images one run takes: on CUDA 8, on a CPU as many as make one picture of 224².
 
-    Of larger batches the activations that the backward pass reads again have left the caches: eight
-    at once cost, by picture, 1.37 times as much for the gradient of MobileNetV2, 1.22 for
-    EfficientNet-B0, 1.02 for ResNet-50; one at a time 1.03, 1.09 and 1.02 (two threads).
+    On a CPU larger runs only lose: of eight pictures the activations that the backward pass reads
+    again have left the caches (for the gradient of MobileNetV2 1.4 times the time by picture).
+    Runs of one, as many at once as there are cores, are the fastest; see
+    `SpecializedSession.run_each`. Nor does a map depend then on what else was asked for.
 
     Args:
         device: Where they run.
         picture: The shape of one.
+        size: The most that are wanted at a time; None leaves the choice to us.
     """
     if device == "cuda":
-        return BATCH_SIZE
-    return min(max(_TWO_PICTURES // max(math.prod(picture), 1), 1), BATCH_SIZE)
+        return size or BATCH_SIZE
+    usual = min(max(PICTURE // max(math.prod(picture), 1), 1), BATCH_SIZE)
+    return min(usual, size or usual)
 
 
 def _difference(joint: npt.NDArray[Any], single: npt.NDArray[Any]) -> float:

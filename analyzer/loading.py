@@ -27,8 +27,8 @@ def load(
         device: "cpu", "cuda" (an error where CUDA does not load), or "auto".
         precision: Of products on CUDA: "tf32" and "float16" are meant for speed, right to about
             three digits; "float32" is what agrees with a CPU.
-        batch_size: The largest number of images in one run; 8 by default, on a CPU as many as make
-            one picture of 224 × 224.
+        batch_size: The most images at a time; by default 8 on CUDA, on a CPU as many as there are
+            cores, and fewer large ones.
 
     Raises:
         UsageError: No such file; an unknown preset, device or key; labels that do not fit.

@@ -385,7 +385,9 @@ class Analyzer:
     def _explainer(self, plan: Plan, explained: Explained) -> Explainer:
         def build(plan: Plan) -> Explainer:
             built = plan.build(self.model, self.name)
-            session = SpecializedSession(built, self.device, precision=self.precision)
+            session = SpecializedSession(
+                built, self.device, precision=self.precision, at_once=self._batch_size
+            )
             return Explainer(plan, explained, built, session)
 
         return self._explainers.get(plan, build)

@@ -152,6 +152,14 @@ class Session:
             raise AnalyzerError(f"the runtime failed on {self.provider}: {_tidy(error)}") from error
         return dict(zip(names, results, strict=True))
 
+    def run_each(self, batches: Sequence[Arrays]) -> list[dict[str, npt.NDArray[Any]]]:
+        """Run the model on several batches, one after the other.
+
+        Raises:
+            AnalyzerError: See `run`.
+        """
+        return [self.run(inputs) for inputs in batches]
+
     def node_times(self) -> list["NodeTime"]:
         """What every node of the optimised graph took in a run, of a session opened to profile.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 import graph_rewrites as gr
-from analyzer.batching import usual_size
 from analyzer.profile import profile_of
 from analyzer.specialized import SpecializedSession
 from benchmarks.speed.networks import Opened
@@ -13,16 +12,16 @@ from benchmarks.speed.parts import PARTS
 
 
 def breakdown(opened: Opened, batch: int, threads: int) -> dict[str, float]:
-    """Seconds of each part of the lowered gradient of `batch` pictures, in the analyzer's runs."""
-    step = min(batch, usual_size("cpu", opened.noise(1).shape[1:]))
+    """Seconds of each part of the lowered gradient of `batch` pictures, as the analyzer runs it."""
     model = gr.explanation_model(opened.model, "gradient")
-    feeds = {model.graph.input[0].name: opened.noise(step), "target": np.zeros(step, np.int64)}
-    nodes, run = SpecializedSession(model, "cpu", threads).profile(feeds)
+    feeds = {model.graph.input[0].name: opened.noise(1), "target": np.zeros(1, np.int64)}
+    together = 1 if batch < threads else threads  # each on a thread
+    nodes, run = SpecializedSession(model, "cpu", threads // together).profile(feeds)
     seconds = dict.fromkeys(PARTS, 0.0)
     for operator in profile_of(nodes, run, {}, "cpu").operators:
         part = operator.phase
         if part not in ("forward", "layout"):
             named = (name for name, operators in PARTS.items() if operator.operator in operators)
             part = next(named, "other")
-        seconds[part] += operator.seconds * batch / step
+        seconds[part] += operator.seconds * batch / together
     return seconds

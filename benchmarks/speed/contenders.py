@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 import graph_rewrites as gr
-from analyzer.batching import usual_size
+from analyzer.batching import run_size
+from analyzer.specialized import SpecializedSession
 from benchmarks.speed.networks import Opened
 from benchmarks.speed.runs import Feeds, runtime_run
 from benchmarks.speed.table import (
@@ -85,18 +86,18 @@ class Task:
         canonical = gr.canonicalize(self._opened.model)
         tensor = canonical.graph.input[0].name
         images = {tensor: self._images}
-        yield FORWARD, self._run(canonical, [images], "portable")
+        yield FORWARD, self._run(canonical, images, "portable")
         methods, count = TASKS[self._name], len(self._targets)
         target = np.broadcast_to(self._targets, (len(self._images), count))
         feeds = {**images, "target": target if count > 1 else target[:, 0]}
         built = gr.explanation_model(canonical, methods, targets=count)
-        yield PORTABLE, self._run(built, [feeds], None)
-        yield LOWERED, self._in_batches(built, feeds)
-        if self._name == "gradient" and self._step < len(self._images):
-            yield ONE_RUN, self._run(built, [feeds], "cpu")
+        yield PORTABLE, self._run(built, feeds, None)
+        yield LOWERED, self._by_the_analyzer(built, feeds)
+        if self._name == "gradient" and self._device == "cpu" and len(self._images) > 1:
+            yield ONE_RUN, self._run(built, feeds, "cpu")
         if self._device == "cuda":
-            yield LOWERED_TF32, self._run(built, [feeds], "cuda", tf32=True)
-            yield LOWERED_HALF, self._run(built, [feeds], "cuda", tf32=True, float16=True)
+            yield LOWERED_TF32, self._run(built, feeds, "cuda", tf32=True)
+            yield LOWERED_HALF, self._run(built, feeds, "cuda", tf32=True, float16=True)
         if count > 1 or len(methods) > 1:
             yield APART, self._apart(canonical, methods, images)
 
@@ -107,35 +108,33 @@ class Task:
         for method in methods:
             feeds = {**images, "target": np.zeros(len(self._images), np.int64)}
             built = gr.explanation_model(canonical, method)
-            runs.append(self._in_batches(built, feeds))
+            runs.append(self._by_the_analyzer(built, feeds))
         return lambda: [run() for run in runs for _ in self._targets]
 
-    @property
-    def _step(self) -> int:
-        """Images in a run of ours: on the CPU as many as the analyzer takes."""
+    def _by_the_analyzer(self, model: onnx.ModelProto, feeds: Feeds) -> Run:
+        """In as many runs as the analyzer makes of it, and as many at once."""
+        if self._device == "cuda":
+            return self._run(model, feeds, "cuda")
         count, *picture = self._images.shape
-        return count if self._device == "cuda" else min(count, usual_size("cpu", picture))
-
-    def _in_batches(self, model: onnx.ModelProto, feeds: Feeds) -> Run:
-        count, size = len(self._images), self._step
-        starts = [min(at, count - size) for at in range(0, count, size)]  # all of one shape
-        batches = [{name: v[at : at + size] for name, v in feeds.items()} for at in starts]
-        return self._run(model, batches, self._device)
+        step = run_size("cpu", picture)
+        batches = [{n: v[at : at + step] for n, v in feeds.items()} for at in range(0, count, step)]
+        session = SpecializedSession(model, "cpu", self._threads)
+        return lambda: session.run_each(batches)
 
     def _run(
         self,
         model: onnx.ModelProto,
-        batches: Sequence[Feeds],
+        feeds: Feeds,
         provider: str | None,
         *,
         tf32: bool = False,
         float16: bool = False,
     ) -> Run:
-        """Runs the model on each of `batches`, lowered for `provider` where one is named."""
+        """The model in one run, lowered for `provider` where one is named."""
         if provider is not None:
-            shapes = {name: value.shape for name, value in batches[0].items()}
+            shapes = {name: value.shape for name, value in feeds.items()}
             model = gr.lower(model, provider, shapes, float16=float16)
-        return runtime_run(model, batches, self._device, self._threads, tf32=tf32)
+        return runtime_run(model, feeds, self._device, self._threads, tf32=tf32)
 
     # -- the peers -------------------------------------------------------------------------------
 

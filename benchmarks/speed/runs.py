@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -16,13 +16,13 @@ Feeds = Mapping[str, np.ndarray]
 
 def runtime_run(
     model: onnx.ModelProto,
-    batches: Sequence[Feeds],
+    feeds: Feeds,
     device: str,
     threads: int,
     *,
     tf32: bool = False,
 ) -> Run:
-    """Runs `model` on each of `batches`; on CUDA these and the results stay on the device."""
+    """Runs `model` on `feeds`; on CUDA these and the results stay on the device."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
@@ -36,16 +36,15 @@ def runtime_run(
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     opened = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     if device == "cpu":
-        return lambda: [opened.run(None, dict(feeds)) for feeds in batches]
+        return lambda: opened.run(None, dict(feeds))
     if opened.get_providers()[0] != "CUDAExecutionProvider":
         raise RuntimeError("the runtime's CUDA provider does not load here")
-    bindings = [_bound(opened, feeds, device) for feeds in batches]
+    binding = _bound(opened, feeds, device)
 
     def run() -> object:
-        for binding in bindings:
-            opened.run_with_iobinding(binding)
-            binding.synchronize_outputs()
-        return bindings
+        opened.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return binding
 
     return run
 

@@ -22,6 +22,7 @@ def opened(monkeypatch) -> list[gr.Scores]:
     class Counted(Session):
         def __init__(self, *args, **keys):
             super().__init__(*args, **keys)
+            self.threads = keys["threads"]
             every.append(self)
 
     monkeypatch.setattr(specialized, "Session", Counted)
@@ -48,6 +49,57 @@ def test_a_shape_is_opened_once_and_two_are_kept(opened):
     for count in (1, 2, 1, 2, 3, 2, 1):
         session.run(feeds(count))
     assert len(opened) == 4  # 1, 2, 3 for 1, and 1 again
+
+
+def singles(count: int) -> list[dict[str, np.ndarray]]:
+    return [{name: value[i : i + 1] for name, value in feeds(count).items()} for i in range(count)]
+
+
+def test_runs_side_by_side_compute_the_same_to_the_last_bit():
+    model = gr.explanation_model(small_cnn(), ("gradient", "grad_cam"))
+    session = SpecializedSession(model, "cpu", threads=2)
+    found = session.run_each(singles(5))
+    for apart, single in zip(found, singles(5), strict=True):
+        for name, value in session.run(single).items():
+            np.testing.assert_array_equal(apart[name], value)
+
+
+@pytest.mark.parametrize(
+    ("images", "at_once", "room", "threads"),
+    [
+        (9, None, 100, 1),
+        (4, None, 100, 1),
+        (3, None, 100, 4),  # too few for all threads: they share each run
+        (9, 2, 100, 2),
+        (9, 1, 100, 4),
+        (9, None, 3, 1),  # pictures that fit three times, on four threads
+        (9, None, 2, 2),
+        (9, None, 0.5, 4),
+    ],
+)
+def test_threads_are_shared_out(opened, monkeypatch, images, at_once, room, threads):
+    batches = singles(images)
+    monkeypatch.setattr(specialized, "_AT_ONCE", int(room * batches[0]["image"].size))
+    model = gr.explanation_model(small_cnn(), "gradient")
+    session = SpecializedSession(model, "cpu", threads=4, at_once=at_once)
+    assert len(session.run_each(batches)) == images
+    assert [each.threads for each in opened] == [threads]
+
+
+def test_what_fails_side_by_side_runs_one_by_one(monkeypatch):
+    session = SpecializedSession(gr.explanation_model(small_cnn(), "gradient"), "cpu", threads=2)
+    expected = [session.run(single)["map/gradient"] for single in singles(4)]
+    opened = session._open
+
+    def narrow(shapes, threads, **keys):
+        if threads == 1:
+            raise AnalyzerError("out of memory")
+        return opened(shapes, threads, **keys)
+
+    monkeypatch.setattr(session, "_open", narrow)
+    found = [outputs["map/gradient"] for outputs in session.run_each(singles(4))]
+    np.testing.assert_array_equal(found, expected)
+    assert session.settings["lowered"] == "cpu"
 
 
 def test_what_does_not_run_lowered_runs_portable_and_says_so(monkeypatch, caplog):
