@@ -15,6 +15,7 @@ import onnx
 
 import graph_rewrites as gr
 from analyzer.errors import AnalyzerError
+from analyzer.session import Session
 from analyzer.sources.onnx_file import read_onnx
 from benchmarks.conformance.fingerprints import (
     fingerprint,
@@ -140,7 +141,6 @@ class _Comparison:
     def __init__(self, reference: Reference, model: onnx.ModelProto) -> None:
         self.model, self.theirs = model, reference
         self.ours = OnnxGradients(model, of=reference.of)
-        self._original = session(model)
         self._images = (BATCH, *reference.shape)
         self.notes: list[str] = []
         self._place = None
@@ -194,6 +194,7 @@ class _Comparison:
                 if found["forced"][-1] > ROUNDING_BAR:  # rounding may do that in a chaotic network
                     rounded = self._beside_flips(own, own.kinks, images, ct)
                     found.setdefault("own_forced", []).append(rounded)
+        del self._original  # the largest models want its memory
         gathered = {"image": np.median, "layer": np.median, "flips": np.sum}
         return {key: float(gathered.get(key, np.max)(values)) for key, values in found.items()}
 
@@ -227,6 +228,11 @@ class _Comparison:
         if held is None:
             return {"moved": float(moved)}
         return {"lowered": self._beside_flips(lowered, held, images, ct), "moved": float(moved)}
+
+    @cached_property
+    def _original(self) -> Session:
+        """The exported file itself, untouched."""
+        return session(self.model)
 
     def _drawn(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         images, ct = drawn(seed, self._images, self.theirs.scores)

@@ -61,7 +61,11 @@ class OnnxGradients:
         return self._pass(self._session, self._feeds(images, ct))
 
     def lowered(self, images: np.ndarray, ct: np.ndarray) -> Gradients:
-        """The same pass of the model lowered for the CPU and these shapes."""
+        """The same pass of the model lowered for the CPU and these shapes.
+
+        The portable model's session is closed: of the largest models two do not fit into memory.
+        """
+        self.__dict__.pop("_session", None)
         feeds = self._feeds(images, ct)
         shapes = {name: value.shape for name, value in feeds.items()}
         return self._pass(session(self.lowered_model(shapes)), feeds)
