@@ -37,7 +37,7 @@ from tests.oracles.passes import (
 _OPSET = 18
 _USUAL = 224  # pixels, where an application leaves its size open
 # Pixels of those whose pass over the native picture, twice as wide, fits into no 24 GiB in float64.
-_FITTING = {"EfficientNetB6": 264, "EfficientNetB7": 300, "EfficientNetV2L": 240}
+_FITTING = {"EfficientNetB6": 264, "EfficientNetB7": 300}
 _NOISE = 4  # pictures of noise from which the running statistics are taken
 _HARD = ("MobileNetV3Large", "MobileNetV3Small")  # their every ReLU6 is part of a hard sigmoid
 
