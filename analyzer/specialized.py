@@ -100,7 +100,10 @@ class SpecializedSession:
         return [self.run(inputs) for inputs in batches]
 
     def _shared_out(self, inputs: Arrays) -> tuple[int, int]:
-        """How many runs there may be at once, and the threads of each."""
+        """How many runs there may be at once, and the threads of the session that has them.
+
+        Each run brings a thread of its own; what is left works for all of them.
+        """
         if self.device == "cuda":
             return 1, 1
         threads = self._threads or _cores()
@@ -108,7 +111,7 @@ class SpecializedSession:
         numbers = max(value.size for value in inputs.values())
         most = max((self._at_once or threads * images) // images, 1)
         together = min(threads, most, max(_AT_ONCE // numbers, 1))
-        return together, threads // together
+        return together, threads - together + 1
 
     @property
     def settings(self) -> Mapping[str, object]:

@@ -70,10 +70,10 @@ def test_runs_side_by_side_compute_the_same_to_the_last_bit():
         (9, None, 100, 1),
         (4, None, 100, 1),
         (3, None, 100, 4),  # too few for all threads: they share each run
-        (9, 2, 100, 2),
+        (9, 2, 100, 3),  # four in all: each of the two runs brings a thread of its own
         (9, 1, 100, 4),
-        (9, None, 3, 1),  # pictures that fit three times, on four threads
-        (9, None, 2, 2),
+        (9, None, 3, 2),  # three pictures fit into memory
+        (9, None, 2, 3),
         (9, None, 0.5, 4),
     ],
 )
