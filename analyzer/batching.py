@@ -1,9 +1,8 @@
 """Many images through one session: in one run where that is proven safe and faster, else apart."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +13,7 @@ from analyzer.pictures import Picture
 from analyzer.preprocess import Preprocess
 from analyzer.session import Arrays, Session
 
-BATCH_SIZE: Final = 8
 OPEN_SIZE: Final = 224
-PICTURE: Final = 3 * OPEN_SIZE * OPEN_SIZE
-"""Numbers in a picture of usual size."""
 TOLERANCE: Final = 1e-5
 FLOAT16_TOLERANCE: Final = 2e-3  # one unit in the last place of a float16 output is 1e-3
 
@@ -88,9 +84,8 @@ def distinct_pair(image: ImageInput, preprocess: Preprocess) -> npt.NDArray[np.g
 class Runs(Protocol):
     """What runs a model: a session."""
 
-    @property
-    def device(self) -> Literal["cpu", "cuda"]:
-        """Where."""
+    def run_size(self, picture: Sequence[int], size: int | None) -> int:
+        """How many images of one shape are best run together, `size` at most."""
 
     def run_each(self, batches: Sequence[Arrays]) -> list[dict[str, npt.NDArray[Any]]]:
         """See `SpecializedSession.run_each`."""
@@ -113,7 +108,7 @@ def run_all(
     """
     images = next(iter(inputs.values()))
     count = len(images)
-    step = run_size(session.device, images.shape[1:], size) if batching.free else 1
+    step = session.run_size(images.shape[1:], size) if batching.free else 1
     batches = []
     for start in range(0, count, step):
         rows = {name: array[start : start + step] for name, array in inputs.items()}
@@ -135,27 +130,6 @@ def run_all(
         for name in parts[0]
         if all(part[name].shape[:1] == (together,) for part in parts)
     }
-
-
-def run_size(
-    device: Literal["cpu", "cuda"], picture: Sequence[int], size: int | None = None
-) -> int:
-    """How many images one run takes: on CUDA 8, on a CPU as many as make one picture of 224².
-
-    On a CPU larger runs only lose: of eight pictures the activations that the backward pass reads
-    again have left the caches (for the gradient of MobileNetV2 1.4 times the time by picture).
-    Runs of one, as many at once as there are cores, are the fastest; see
-    `SpecializedSession.run_each`. Nor does a map depend then on what else was asked for.
-
-    Args:
-        device: Where they run.
-        picture: The shape of one.
-        size: The most that are wanted at a time; None leaves the choice to us.
-    """
-    if device == "cuda":
-        return size or BATCH_SIZE
-    usual = min(max(PICTURE // max(math.prod(picture), 1), 1), BATCH_SIZE)
-    return min(usual, size or usual)
 
 
 def _difference(joint: npt.NDArray[Any], single: npt.NDArray[Any]) -> float:

@@ -65,6 +65,8 @@ _LEVELS: Final = MappingProxyType(
 _FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _KERNEL: Final = "_kernel_time"
 _FATAL, _WARNING = 4, 2
+BATCH_SIZE: Final = 8
+"""Images in a run where nobody says otherwise."""
 _logger_lock = threading.Lock()
 
 
@@ -151,6 +153,10 @@ class Session:
         except Exception as error:
             raise AnalyzerError(f"the runtime failed on {self.provider}: {_tidy(error)}") from error
         return dict(zip(names, results, strict=True))
+
+    def run_size(self, picture: Sequence[int], size: int | None) -> int:
+        """How many images one run takes, `size` at most; see `SpecializedSession.run_size`."""
+        return size or BATCH_SIZE
 
     def run_each(self, batches: Sequence[Arrays]) -> list[dict[str, npt.NDArray[Any]]]:
         """Run the model on several batches, one after the other.

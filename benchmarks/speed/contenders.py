@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 
 import graph_rewrites as gr
-from analyzer.batching import run_size
 from analyzer.specialized import SpecializedSession
 from benchmarks.speed.networks import Opened
 from benchmarks.speed.runs import Feeds, runtime_run
@@ -115,10 +114,10 @@ class Task:
         """In as many runs as the analyzer makes of it, and as many at once."""
         if self._device == "cuda":
             return self._run(model, feeds, "cuda")
-        count, *picture = self._images.shape
-        step = run_size("cpu", picture)
-        batches = [{n: v[at : at + step] for n, v in feeds.items()} for at in range(0, count, step)]
         session = SpecializedSession(model, "cpu", self._threads)
+        count, *picture = self._images.shape
+        step = session.run_size(picture, None)
+        batches = [{n: v[at : at + step] for n, v in feeds.items()} for at in range(0, count, step)]
         return lambda: session.run_each(batches)
 
     def _run(

@@ -51,6 +51,24 @@ def test_a_shape_is_opened_once_and_two_are_kept(opened):
     assert len(opened) == 4  # 1, 2, 3 for 1, and 1 again
 
 
+@pytest.mark.parametrize(
+    ("device", "picture", "size", "images"),
+    [
+        ("cpu", (3, 224, 224), None, 1),
+        ("cpu", (3, 512, 512), None, 1),
+        ("cpu", (112, 112, 3), None, 4),
+        ("cpu", (112, 112, 3), 2, 2),
+        ("cpu", (1, 28, 28), None, 8),
+        ("cpu", (1, 28, 28), 16, 8),
+        ("cuda", (3, 224, 224), None, 8),
+        ("cuda", (3, 224, 224), 16, 16),
+    ],
+)
+def test_small_pictures_share_a_run_and_large_ones_lose_by_it(device, picture, size, images):
+    session = SpecializedSession(gr.explanation_model(small_cnn(), "gradient"), device)
+    assert session.run_size(picture, size) == images
+
+
 def singles(count: int) -> list[dict[str, np.ndarray]]:
     return [{name: value[i : i + 1] for name, value in feeds(count).items()} for i in range(count)]
 
