@@ -61,6 +61,30 @@ def test_lowering_comes_last() -> None:
             again()
 
 
+GUARDED = {
+    "Sqrt": "y = Sqrt(x)",
+    "Pow": "e = Constant<value_float=1.5>() y = Pow(x, e)",
+    "ReduceL2": "a = Constant<value_ints=[2,3]>() y = ReduceL2<keepdims=1>(x, a)",
+    "LpPool": "y = LpPool<kernel_shape=[2,2], strides=[2,2]>(x)",
+    "LpPool of 3": "y = LpPool<kernel_shape=[2,2], strides=[2,2], p=3>(x)",
+}
+
+
+@pytest.mark.parametrize("body", GUARDED.values(), ids=GUARDED)
+def test_what_guards_a_division_by_zero_stays(body: str) -> None:
+    forward = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 18]> g (float[1,16,4,4] x) => (float[1,16,H,W] y) '
+        f"{{ {body} }}"
+    )
+    x = np.zeros((1, 16, 4, 4), np.float32)
+    x[:, :, 1] = 2.0  # beside whole windows of zeros
+    model = gr.differentiate(forward, "x", of="y")
+    feeds = {"x": x, "cotangent": np.ones_like(run(forward, {"x": x})["y"])}
+    found = run(gr.lower(model, "cpu", {n: v.shape for n, v in feeds.items()}), feeds)
+    for name, value in run(model, feeds).items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
 def test_coverage_reads_a_lowered_model() -> None:
     model = grads()
     assert gr.coverage(gr.lower(model, "cpu")) == gr.coverage(model)
