@@ -52,6 +52,7 @@ _WIDENED = frozenset(
     }
 )
 _OFF_KINKS = 0.01  # of the tensor's standard deviation
+_CONSTANT = 1e-12  # of the largest value: a deviation that is rounding
 _NO_KINK = 1e-7  # an error so small tells that the step crossed no kink
 _KINKS_CROSSED = 1e-6  # one above may tell that every step crossed some
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype"})
@@ -106,7 +107,7 @@ def directional_error(
     model = DoubleModel(grads, _relu_sites(graph))
     rng = np.random.default_rng(seed)
     (x,) = model.values((name,), inputs)
-    x = x + _OFF_KINKS * (np.std(x) or 1.0) * rng.standard_normal(x.shape)
+    x = x + _OFF_KINKS * spread(x) * rng.standard_normal(x.shape)
     feeds: dict[str, Array] = {**inputs, name: x}
     (y,) = model.values((target,), feeds)
     ct = np.asarray(rng.standard_normal(y.shape))
@@ -118,7 +119,7 @@ def directional_error(
         return float("inf")
 
     f = model.function(target, name, feeds)
-    steps = [h * (float(np.std(x)) or 1.0) for h in steps]
+    steps = [h * spread(x) for h in steps]
     ways = [np.asarray(rng.standard_normal(x.shape)) for _ in range(directions)]
     ways = [d / np.linalg.norm(d) for d in ways]
     error = max(_slope_error(f, x, g, ct, d, steps) for d in ways) / size
@@ -126,6 +127,12 @@ def directional_error(
         return error
     f = model.function(target, name, feeds, held_at=x)
     return min(error, max(_slope_error(f, x, g, ct, d, steps) for d in ways) / size)
+
+
+def spread(x: Array) -> float:
+    """The standard deviation of `x`; 1 where it is constant but for rounding."""
+    deviation = float(np.std(x))
+    return deviation if deviation > _CONSTANT * float(np.abs(x).max(initial=0.0)) else 1.0
 
 
 def _slope_error(

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 
 import graph_rewrites as gr
 from graph_rewrites.rules import DEFAULT_RULES
-from graph_rewrites.sharp import DoubleModel
+from graph_rewrites.sharp import DoubleModel, spread
 from graph_rewrites.testing import directional_error
 
 from .random_graphs import OPSETS, STEPS, Network, network, networks
@@ -105,7 +105,7 @@ def resolution(grads: onnx.ModelProto, x: np.ndarray, wrt: str) -> float:
     """
     model, rng = DoubleModel(grads), np.random.default_rng(0)
     (t,) = model.values((wrt,), {"x": x})
-    t = t + 0.01 * (np.std(t) or 1.0) * rng.standard_normal(t.shape)
+    t = t + 0.01 * spread(t) * rng.standard_normal(t.shape)
     feeds = {"x": x, wrt: t}
     (y,) = model.values(("y",), feeds)
     ct = rng.standard_normal(y.shape)

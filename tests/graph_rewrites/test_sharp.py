@@ -348,3 +348,17 @@ def test_clipped_indices_stay_integers_where_kinks_are_held():
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
     x = np.array([[0.3137, 0.4719, 0.2293]])
     assert directional_error(gr.differentiate(model, "t0", of="y"), {"t0": x}, "t0", of="y") < 1e-6
+
+
+def test_a_tensor_that_is_constant_but_for_rounding() -> None:
+    """Steps as long as its deviation would be lost in it."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> net (float[N,1,7,5] x) => (float[N,R] y)'
+        " <int64[1] rows = {-2}> { p = Softplus(x) r = ReduceLogSum<keepdims=1>(p, rows)"
+        " one = Softmax<axis=2>(r) v = Sigmoid(one) y = Flatten<axis=1>(v) }"
+    )
+    x = np.random.default_rng(0).standard_normal((2, 1, 7, 5)).astype(np.float32)
+    grads = gr.differentiate(model, ["v"], of="y")
+    (v,) = DoubleModel(grads).values(("v",), {"x": x})
+    assert 0 < np.std(v) < 1e-15
+    assert directional_error(grads, {"x": x}, "v", of="y") < 1e-6
