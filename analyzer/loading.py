@@ -27,8 +27,8 @@ def load(
         device: "cpu", "cuda" (an error where CUDA does not load), or "auto".
         precision: Of products on CUDA: "tf32" and "float16" are meant for speed, right to about
             three digits; "float32" is what agrees with a CPU.
-        batch_size: The most images at a time; by default 8 on CUDA, on a CPU as many as there are
-            cores, and fewer large ones.
+        batch_size: The most images at a time; 8 by default, but explanations on a CPU take as many
+            as there are cores, and fewer large ones.
 
     Raises:
         UsageError: No such file; an unknown preset, device or key; labels that do not fit.

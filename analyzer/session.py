@@ -46,6 +46,8 @@ Optimization = Literal["none", "basic", "extended", "all"]
 Precision = Literal["float32", "tf32", "float16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 """Of products on CUDA: TF32 and float16 are meant for speed, right to about three digits."""
+BATCH_SIZE: Final = 8
+"""Images in a run where nobody says otherwise."""
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 _log = logging.getLogger(__name__)
@@ -65,8 +67,6 @@ _LEVELS: Final = MappingProxyType(
 _FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _KERNEL: Final = "_kernel_time"
 _FATAL, _WARNING = 4, 2
-BATCH_SIZE: Final = 8
-"""Images in a run where nobody says otherwise."""
 _logger_lock = threading.Lock()
 
 

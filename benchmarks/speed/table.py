@@ -220,7 +220,7 @@ def _parts(rows: Sequence[Row]) -> Iterator[str]:
         return
     yield from ("", "## What forward and gradient consist of", "")
     yield "The lowered model's nodes, measured one by one, as multiples of the forward pass alone."
-    yield "Of eight pictures: those of a run on one thread, of which two go on at once."
+    yield "Of eight pictures: those of a run on one thread, as many at once as there are threads."
     yield ""
     yield line("network", "batch", *PARTS, "sum")
     yield rule(2 + len(PARTS))

@@ -46,7 +46,7 @@ INT8 = {"artefact": "Q/DQ, int8", "steps_off": 9.0}
         ({**INT8, "bit_equal": False}, "agrees"),
         ({**INT8, "bit_equal_unoptimised": False}, "scores"),
         ({**INT8, "steps_off": 17.0}, "steps"),
-        ({**INT8, "same_arg_max": 5}, "agrees"),
+        ({**INT8, "same_arg_max": 5}, "arg-max"),
         ({**INT8, "artefact": "operators, int8", "bit_equal_unoptimised": False}, "agrees"),
     ],
 )  # fmt: skip
