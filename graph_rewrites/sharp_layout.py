@@ -1,23 +1,18 @@
 """Operators that move numbers about, where `onnx.reference` 1.23 does not take all that ONNX does.
 
-It refuses negative pads, which crop, the names that GridSample's modes had before opset 20, the
-depth of a OneHot as a vector of one, and a GatherElements along more than 64 elements. Its
-GlobalMaxPool is right for pictures only.
+It refuses negative pads, which crop, the depth of a OneHot as a vector of one, and a GatherElements
+along more than 64 elements. Its GlobalMaxPool is right for pictures only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops.op_grid_sample import GridSample as ReferenceGridSample
 from onnx.reference.ops.op_one_hot import OneHot as ReferenceOneHot
 
 from graph_rewrites.sharp_ops import Array
-
-_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
 class Pad(OpRun):
@@ -41,31 +36,6 @@ class Pad(OpRun):
         fill = {"constant_values": 0.0 if value is None else value} if mode == "constant" else {}
         pad: Any = np.pad  # its overloads know modes by literals only
         return (pad(x, grown, mode=mode, **fill)[tuple(crops)],)
-
-
-class GridSample(ReferenceGridSample):
-    """That of the reference in double, whatever its mode is called."""
-
-    op_domain = ""
-
-    def _run(
-        self,
-        X: Array,  # noqa: N803 - the reference passes attributes and inputs by these names
-        grid: Array,
-        mode: str | None = None,
-        padding_mode: str | None = None,
-        align_corners: int | None = None,
-    ) -> tuple[Array]:
-        mode = _MODES.get(mode or "linear", mode)
-        (y,) = super()._run(X, grid, mode, padding_mode, align_corners)  # type: ignore[no-untyped-call]
-        return (np.asarray(y),)
-
-    def _gs_denormalize_coordinates(
-        self, n: Array, dims: Sequence[int], align_corners: bool
-    ) -> Array:
-        """The point `n` in pixels, which the reference rounds to float32."""
-        at = zip(n, dims, strict=True)
-        return np.array([self._gs_denormalize(x, size, align_corners) for x, size in at])
 
 
 class OneHot(ReferenceOneHot):
@@ -100,4 +70,4 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
-LAYOUT: tuple[type[OpRun], ...] = (GatherElements, GlobalMaxPool, GridSample, OneHot, Pad)
+LAYOUT: tuple[type[OpRun], ...] = (GatherElements, GlobalMaxPool, OneHot, Pad)

@@ -2,7 +2,8 @@
 
 The GridSample of `onnx.reference` 1.23 rounds its weights to float32, knows no older spelling of
 the modes, and at the border leads points back inside before cubic interpolation, where the runtime
-and PyTorch lead pixels. Its DeformConv is built on it, its AffineGrid knows float32 alone.
+and PyTorch lead pixels. Its DeformConv is built on it, its AffineGrid knows float32 alone. Its
+Resize rounds the weights of cubic interpolation.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_resize import Resize as ReferenceResize
 
 from graph_rewrites.sharp_ops import Array, Attribute, Index
 
@@ -76,6 +78,20 @@ class DeformConv(OpRun):
         return (y if b is None else y + b.reshape(-1, *[1] * rank),)
 
 
+class Resize(ReferenceResize):
+    """That of the reference, its attributes no float32 numbers, which round what they meet."""
+
+    op_domain = ""
+
+    def _run(self, *inputs: Attribute, **attributes: Attribute) -> tuple[Array]:
+        exact: dict[str, Attribute] = {
+            name: float(value) if isinstance(value, np.floating) else value
+            for name, value in attributes.items()
+        }
+        (y,) = super()._run(*inputs, **exact)
+        return (np.asarray(y),)
+
+
 def _read(x: Array, at: Array, mode: str, padding: str, align: bool) -> Array:
     """Pictures x (N, C, *sizes) at the coordinates `at` (N, P, axes), in pixels -> (N, C, P)."""
     low = np.round(at) if mode == "nearest" else np.floor(at)
@@ -120,4 +136,4 @@ def _led_back(place: Array, size: int, padding: str, align: bool) -> Array:
     return back
 
 
-SAMPLING: tuple[type[OpRun], ...] = (AffineGrid, DeformConv, GridSample)
+SAMPLING: tuple[type[OpRun], ...] = (AffineGrid, DeformConv, GridSample, Resize)

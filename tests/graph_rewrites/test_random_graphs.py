@@ -28,9 +28,9 @@ from .runtime import run
 
 SHARP = 1e-6
 """Error of a gradient in float64, relative to ‖g‖/√n."""
-LONGEST = 1e-4
+LONGEST = 1e-3
 """The longest step of the differences: the gradients of small networks may be small, too."""
-DISTANCES = (LONGEST, 1e-5, 1e-6, 1e-7)
+DISTANCES = (1e-4, 1e-5, 1e-6, 1e-7, LONGEST)
 ROUNDING = 1e-5
 """Distance of two float32 evaluations of one well-conditioned gradient, relative to ‖g‖."""
 ILL_CONDITIONED = 10
@@ -106,14 +106,15 @@ def resolution(grads: onnx.ModelProto, x: np.ndarray, wrt: str) -> float:
     model, rng = DoubleModel(grads), np.random.default_rng(0)
     (t,) = model.values((wrt,), {"x": x})
     t = t + 0.01 * spread(t) * rng.standard_normal(t.shape)
+    longest = LONGEST * spread(t)
     feeds = {"x": x, wrt: t}
     (y,) = model.values(("y",), feeds)
     ct = rng.standard_normal(y.shape)
     (g,) = model.values((f"grad/{wrt}",), {**feeds, "cotangent": ct})
     rounding = 4 * float(np.finfo(np.float64).eps * np.linalg.norm(ct) * np.linalg.norm(y))
     if g.any():
-        return rounding / LONGEST / float(np.linalg.norm(g) / np.sqrt(g.size))
-    step = LONGEST * rng.standard_normal(t.shape)
+        return rounding / longest / float(np.linalg.norm(g) / np.sqrt(g.size))
+    step = longest * rng.standard_normal(t.shape)
     (moved,) = model.values(("y",), {**feeds, wrt: t + step})
     return float("inf") if abs(np.vdot(ct, moved - y)) <= rounding else 0.0
 

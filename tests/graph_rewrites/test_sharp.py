@@ -306,6 +306,18 @@ def test_scales_run_along_their_axis(attributes):
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_a_resized_constant_is_itself(mode):
+    """In float64: weights rounded to float32 sum up to 1 but for 1e-6."""
+    model = onnx.parser.parse_model(
+        f'''<ir_version: 10, opset_import: ["" : 19]> net (float[1,1,7,5] x) => (float[1,1,7,7] y)
+        <float[4] scales = {{1.0, 1.0, 1.0285715, 1.44}}>
+        {{ y = Resize<mode="{mode}">(x, , scales) }}'''
+    )
+    (y,) = DoubleModel(model).values(("y",), {"x": np.ones((1, 1, 7, 5))})
+    np.testing.assert_allclose(y, 1.0, rtol=1e-14)
+
+
 def _tents(count: int, end: str = "\ny = Identity(t{count})") -> onnx.ModelProto:
     """x under tent maps t(x) = 2 max(x, 0) - 4 max(x - 0.5, 0): kinks lie 2^-count apart."""
     steps = "".join(

@@ -98,8 +98,8 @@ class Draft:
         return name
 
     def weight(self, *dims: int, scale: float = 1.0, offset: float = 0.0) -> str:
-        """Random numbers, different for every weight and the same in every run."""
-        rng = np.random.default_rng(len(self.weights))
+        """Random numbers, different for every weight and picture and the same in every run."""
+        rng = np.random.default_rng([1, len(self.weights)])
         return self.constant((scale * rng.standard_normal(dims) + offset).astype(np.float32))
 
     def has(self, op: str) -> bool:

@@ -58,7 +58,8 @@ def _pool(d: Draft, op: str, x: Tensor) -> Any:
     since = {"MaxPool": 10, "AveragePool": 19, "LpPool": 18}[op]
     window, out = _windows(d, x.dims[1:], dilated=d.opset >= since)
     if op == "AveragePool":
-        window["count_include_pad"] = d.integer(0, 1)
+        # The runtime joins a Pad to the pads of such a pool, and refuses one beyond the kernel.
+        window["count_include_pad"] = d.integer(0, 1) * (not x.name.startswith("Pad_"))
     return Tensor(d.node(op, x, **window), (x.dims[0], *out))
 
 
