@@ -110,6 +110,10 @@ class Draft:
         """One of the newest tensors: chains and branches both occur."""
         return self.pick(self.pool[-3:])
 
+    def uneven(self, x: Tensor) -> str:
+        """`x` with a weight added: no two numbers are equal, or equal but for rounding."""
+        return self.node("Add", x, self.weight(*x.dims))
+
     def axis(self, x: Tensor) -> int:
         """An axis that is not the batch, counted from either end."""
         axis = self.integer(1, x.rank - 1)

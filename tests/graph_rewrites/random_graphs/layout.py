@@ -217,9 +217,9 @@ def _top_k(d: Draft, op: str, x: Tensor) -> Any:
 
 @step("ArgMax", "ArgMin", "OneHot")
 def _arg(d: Draft, op: str, x: Tensor) -> Any:
-    """The extreme of each row, marked."""
+    """The extreme of each row, marked; as for Hardmax it must not jump."""
     arg = "ArgMax" if op == "OneHot" else op
-    place = d.node(arg, x, axis=x.rank - 1, keepdims=0)
+    place = d.node(arg, d.uneven(x), axis=x.rank - 1, keepdims=0)
     mark = d.node("OneHot", place, d.constant([x.dims[-1]]), d.constant([0.5, 1.0]))
     return d.node("Mul", x, mark)
 

@@ -173,8 +173,7 @@ def _layer_normalization(d: Draft, op: str, x: Tensor) -> Any:
 
 @step("MeanVarianceNormalization", ranks=IMAGE, when=lambda dims: min(dims[1:]) > 1)
 def _mean_variance_normalization(d: Draft, op: str, x: Tensor) -> Any:
-    shifted = d.node("Add", x, d.weight(*x.dims))  # of equal numbers the runtime makes NaN
-    return d.node(op, shifted, axes=[2, 3])
+    return d.node(op, d.uneven(x), axes=[2, 3])  # of equal numbers the runtime makes NaN
 
 
 @step("LRN", ranks=IMAGE)
@@ -194,4 +193,5 @@ def _softmax(d: Draft, op: str, x: Tensor) -> Any:
 
 @step("Hardmax")
 def _hardmax(d: Draft, op: str, x: Tensor) -> Any:
-    return d.node("Mul", x, d.node(op, x, axis=x.rank - 1))
+    # Where rounding decides, the greatest jumps from place to place, and no difference follows it.
+    return d.node("Mul", x, d.node(op, d.uneven(x), axis=x.rank - 1))

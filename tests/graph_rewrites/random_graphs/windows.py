@@ -74,7 +74,7 @@ def _global_pool(d: Draft, op: str, x: Tensor) -> Any:
 @step("MaxUnpool", ranks=IMAGE, when=lambda dims: dims[1] % 2 == dims[2] % 2 == 0, often=2)
 def _max_unpool(d: Draft, op: str, x: Tensor) -> Any:
     window = {"kernel_shape": [2, 2], "strides": [2, 2]}
-    top, places = d.node("MaxPool", x, outputs=2, **window)
+    top, places = d.node("MaxPool", d.uneven(x), outputs=2, **window)  # as for Hardmax
     back = d.node(op, d.node("Neg", top), places, **window)
     return back
 
