@@ -112,8 +112,9 @@ def resolution(grads: onnx.ModelProto, x: np.ndarray, wrt: str) -> float:
     ct = rng.standard_normal(y.shape)
     (g,) = model.values((f"grad/{wrt}",), {**feeds, "cotangent": ct})
     rounding = 4 * float(np.finfo(np.float64).eps * np.linalg.norm(ct) * np.linalg.norm(y))
-    if g.any():
-        return rounding / longest / float(np.linalg.norm(g) / np.sqrt(g.size))
+    size = float(np.linalg.norm(g) / np.sqrt(g.size))
+    if size:  # not zero, nor 1e-200 everywhere
+        return rounding / longest / size
     step = longest * rng.standard_normal(t.shape)
     (moved,) = model.values(("y",), {**feeds, wrt: t + step})
     return float("inf") if abs(np.vdot(ct, moved - y)) <= rounding else 0.0
