@@ -44,10 +44,12 @@ from
 PyTorch's float64 gradient of at most 1e-4 or three times PyTorch's own. For quantised and float16
 artefacts, whose forward is another function than the original's, the verdict asks what can be
 asked: all methods finite, *sharp*, every ReLU and smooth activation of the original in coverage,
-and, with uint8 activations, every integer convolution kept and every bit of the scores. With int8
-activations the runtime runs a convolution in integers only while nothing else reads its result, so
-the scores are bit-equal with the optimiser off and some steps of 255 away with it on, {steps} at
-most; random networks may have their best classes nearer to each other than that.
+the file's arg-max and, where there are integer convolutions, every one of them kept. Every bit of
+the scores is the file's, but for operators on int8 activations, which run as their unsigned form:
+convolutions agree to the last bit there too, but an addition rounds in float, and its ties fall
+otherwise where the zero point is 128 greater (MobileNetV2: 3 of 25,088 numbers of the fifth one
+by one step; the layers behind carry it on). The scores are then at most {steps} steps of 255 away;
+random networks may have their best classes nearer to each other than that.
 """
 _STEPS = 16
 
@@ -79,11 +81,10 @@ def verdict(row: Mapping[str, Any]) -> str:
         or kind == "float16"
         or row["framework"] <= max(ROUNDING_BAR, 3 * row["framework_own"]),
         "coverage": all(row[k] == row[f"original_{k}"] for k in ("relus", "smooth")),
-        "integer convolutions": not kind.endswith("uint8")
+        "integer convolutions": not quantised
         or 0 < row["integer_convolutions"] == row["integer_convolutions_kept"],
-        "scores": row["bit_equal"]
-        if kind.endswith("uint8")
-        else row["bit_equal_unoptimised"] or not kind.startswith("Q/DQ"),
+        "scores": (row["bit_equal"] or not quantised or kind == "operators, int8")
+        and (row["bit_equal_unoptimised"] or not kind.startswith("Q/DQ")),
         "arg-max": row["same_arg_max"] == 6,
         "steps": not kind.endswith(" int8") or row["steps_off"] <= _STEPS,
     }

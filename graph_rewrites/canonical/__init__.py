@@ -19,6 +19,7 @@ The passes, in order; each is a file:
 13. `folding` and `views` again: now sizes count as known.
 14. `growing_concats`: each step of a growing concatenation starts from the one before it.
 15. `widening`: 16-bit arithmetic becomes float32.
+16. `unsigned`: int8 activations become uint8 where the runtime would make them so.
 
 The outputs of the canonical model equal the original's, for every image. Tensors that still exist
 keep their names. What was done is stamped into the model's metadata: see `canonical_facts`.
@@ -48,6 +49,7 @@ from graph_rewrites.canonical.integer import INTEGER
 from graph_rewrites.canonical.opset import convert_opset
 from graph_rewrites.canonical.padding import make_pads_explicit
 from graph_rewrites.canonical.recurrent import TIME_FIRST
+from graph_rewrites.canonical.unsigned import make_unsigned
 from graph_rewrites.canonical.views import straighten_views
 from graph_rewrites.canonical.widening import widen
 from graph_rewrites.canonical.wiring import sort_nodes
@@ -123,5 +125,6 @@ def open_canonical(model: onnx.ModelProto, batch: Batch = "free") -> Graph:
     nest_concats(graph)
     widened = widen(graph)
     remove_identities(graph)
+    make_unsigned(graph, shared=any(op in rewritten for _, op in INTEGER))
     graph.metadata[KEY] = write_stamp(reached, widened, rewritten)
     return graph

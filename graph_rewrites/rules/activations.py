@@ -95,7 +95,7 @@ def selu_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     alpha = node.attr("alpha", 1.6732632)
     gamma = node.attr("gamma", 1.050701)
     positive = op.Greater(y if alpha >= 0 and gamma > 0 else x, 0.0)
-    return [op.Mul(ct, op.Where(positive, gamma, op.Add(y, gamma * alpha)))]
+    return [op.Mul(ct, op.Where(positive, gamma, op.Add(y, op.Mul(gamma, alpha))))]
 
 
 @vjp("Celu", activation=True)
@@ -105,7 +105,7 @@ def celu_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     Barron 2017, arXiv 1704.07483. y has the sign of x for every α.
     """
     (ct,), (y,), alpha = cts, node.outputs, node.attr("alpha", 1.0)
-    slope = op.Add(op.Mul(y, 1.0 / alpha), 1.0)
+    slope = op.Add(op.Div(y, alpha), 1.0)
     return [op.Mul(ct, op.Where(op.Greater(y, 0.0), 1.0, slope))]
 
 
