@@ -17,7 +17,7 @@ def _reduce(d: Draft, op: str, x: Tensor) -> Any:
     axes = list(range(first, d.integer(first, x.rank - 1) + 1))
     source = x.name
     if op == "ReduceLogSum":
-        source = d.node("Softplus", x)
+        source = d.node("Add", d.node("Softplus", x), d.constant(0.1))  # that of -1273 is 0
     if op == "ReduceSumSquare":
         source = d.node("Softsign", x)
     if op == "ReduceProd":
