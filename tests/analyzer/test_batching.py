@@ -145,7 +145,8 @@ class Counter:
     [
         (Batching(None, False, ""), 4, [4, 4, 4]),
         (Batching(None, False, ""), 16, [10]),
-        (Batching(None, False, ""), None, [8, 8]),
+        (Batching(None, False, ""), None, [5, 5]),
+        (Batching(None, False, ""), 9, [5, 5]),
         (Batching(None, True, ""), 4, [1] * 10),
         (Batching(1, True, ""), None, [1] * 10),
         (Batching(3, True, ""), None, [3] * 10),

@@ -202,9 +202,12 @@ def _scatter_nd(d: Draft, op: str, x: Tensor) -> Any:
 
 @step("Compress")
 def _compress(d: Draft, op: str, x: Tensor) -> Any:
+    """And the shape told, which shape inference does not read off the condition."""
     axis = d.integer(1, x.rank - 1)
     kept = np.arange(_size(x, axis)) % 2 == 0
-    return Tensor(d.node(op, x, d.constant(kept), axis=axis), _with(x, axis, int(kept.sum())))
+    dims = _with(x, axis, int(kept.sum()))
+    made = d.node(op, x, d.constant(kept), axis=axis)
+    return Tensor(d.node("Reshape", made, shape=[0, *dims]), dims)
 
 
 @step("TopK", when=lambda dims: dims[-1] > 1)
