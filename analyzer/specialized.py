@@ -16,14 +16,12 @@ import onnx
 
 from analyzer.errors import AnalyzerError
 from analyzer.session import BATCH_SIZE, Arrays, NodeTime, Precision, Session
-from analyzer.weights import multiplied
 from graph_rewrites.errors import GraphRewriteError
 from graph_rewrites.lowering import lowered_graph
 
 _KEPT: Final = 2
 _PICTURE: Final = 3 * 224 * 224  # numbers in one of usual size
 _AT_ONCE: Final = 16 * _PICTURE  # numbers: what is computed of them has to fit into memory
-_DENSE: Final = 1 << 24  # numbers, 64 MiB: what no cache holds
 _log = logging.getLogger(__name__)
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -85,9 +83,6 @@ class SpecializedSession:
     def run_size(self, picture: Sequence[int], size: int | None) -> int:
         """How many images one run takes: on CUDA 8, on a CPU as many as make one picture of 224².
 
-        Or 8 there too, where dense layers outweigh what a picture makes (VGG, AlexNet): a run reads
-        their weights once, however many images it has.
-
         On a CPU the backward pass reads the forward's activations again, and those of larger runs
         have left the caches: eight pictures in one run take, for the gradient of MobileNetV2, 1.4
         times what they take one by one. Side by side (`run_each`) they take less still. Nor does a
@@ -100,8 +95,6 @@ class SpecializedSession:
         if self.device == "cuda":
             return size or BATCH_SIZE
         usual = min(max(_PICTURE // max(math.prod(picture), 1), 1), BATCH_SIZE)
-        if self._dense_numbers > _DENSE:
-            usual = BATCH_SIZE
         return min(usual, size or usual)
 
     def run_each(self, batches: Sequence[Arrays]) -> list[dict[str, npt.NDArray[Any]]]:
@@ -137,12 +130,6 @@ class SpecializedSession:
         most = max((self._at_once or threads * images) // images, 1)
         together = min(threads, most, max(_AT_ONCE // numbers, 1))
         return together, threads - together + 1
-
-    @cached_property
-    def _dense_numbers(self) -> int:
-        factors = multiplied(self._model)
-        weights = (w for w in self._model.graph.initializer if w.name in factors)
-        return sum(math.prod(weight.dims) for weight in weights)
 
     @property
     def settings(self) -> Mapping[str, object]:

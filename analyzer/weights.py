@@ -56,7 +56,7 @@ def set_apart(
         bulk: Weights that it was written without, by name.
     """
     light, bulk = detach(model) if bulk is None else (model, bulk)
-    found, factors = {}, multiplied(light)
+    found, multiplied = {}, _multiplied(light)
     for stub in light.graph.initializer:
         full = bulk.get(stub.name)
         if full is None:
@@ -64,7 +64,7 @@ def set_apart(
         outside = external_data.is_external(full)
         if outside or (full.data_type in _PLAIN and len(full.raw_data) > external_data.LARGE):
             file = external_data.below_root(full) if outside else ""
-            found[stub.name] = Weight(full, stub.name in factors, file)
+            found[stub.name] = Weight(full, stub.name in multiplied, file)
             stub.data_location = onnx.TensorProto.EXTERNAL
             stub.external_data.add(key="location", value=file or "handed over")
             stub.external_data.extend(e for e in full.external_data if e.key != "location")
@@ -73,10 +73,10 @@ def set_apart(
     return light, found
 
 
-def multiplied(model: onnx.ModelProto) -> set[str]:
+def _multiplied(model: onnx.ModelProto) -> set[str]:
     """What nothing but Gemm reads, as its second factor."""
     nodes = [node for graph in external_data.graphs(model) for node in graph.node]
     read = Counter(name for node in nodes for name in node.input)
     read.update(value.name for value in model.graph.output)
-    second = Counter(node.input[1] for node in nodes if node.op_type == "Gemm")
-    return {name for name, count in second.items() if read[name] == count}
+    factors = Counter(node.input[1] for node in nodes if node.op_type == "Gemm")
+    return {name for name, count in factors.items() if read[name] == count}

@@ -11,7 +11,6 @@ from analyzer.explaining import Explainers
 from analyzer.plan import Plan
 from analyzer.session import Session
 from analyzer.specialized import SpecializedSession
-from tests.graph_rewrites.samples import graph_of
 from tests.graph_rewrites.test_quantized import pictures, small_cnn
 
 
@@ -68,19 +67,6 @@ def test_a_shape_is_opened_once_and_two_are_kept(opened):
 def test_small_pictures_share_a_run_and_large_ones_lose_by_it(device, picture, size, images):
     session = SpecializedSession(gr.explanation_model(small_cnn(), "gradient"), device)
     assert session.run_size(picture, size) == images
-
-
-def test_dense_layers_that_no_cache_holds_are_read_for_many_pictures(monkeypatch):
-    weight = np.ones((5, 192), np.float32)
-    pooled = "p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) f = Flatten(p)"
-    model = graph_of(
-        f"g (float[N,12,8,8] x) => (float[N,5] y) {{ {pooled} y = Gemm<transB=1>(f, w) }}", w=weight
-    )
-    model = gr.explanation_model(model, "gradient")
-    for most, images in ((weight.size, 1), (weight.size - 1, 8)):
-        monkeypatch.setattr(specialized, "_DENSE", most)
-        assert SpecializedSession(model, "cpu").run_size((3, 224, 224), None) == images
-    assert SpecializedSession(model, "cpu").run_size((3, 224, 224), 2) == 2
 
 
 def singles(count: int) -> list[dict[str, np.ndarray]]:
