@@ -20,7 +20,7 @@ import graph_rewrites as gr
 from analyzer.session import Session
 from benchmarks.markdown import line, rule
 from benchmarks.speed.machine import machine
-from benchmarks.speed.networks import NETWORKS, Network, open_network
+from benchmarks.speed.networks import NETWORKS, Network, Opened, open_network
 from benchmarks.speed.timing import Run, by_turns
 from graph_rewrites import lowering
 from graph_rewrites.lowering.cpu import CPU
@@ -32,7 +32,7 @@ _FACTORS = "both factors"
 _LEFT_OUT = {each.name: {each.name} for each in CPU} | {
     _FACTORS: {"factor_before_mask", "factor_in_weight"}  # one stands in for the other
 }
-_PICTURES = 2  # a run, as the analyzer has them
+_METHODS = {"gradient": "Forward and gradient", "grad_cam": "Grad-CAM of the last layer"}
 _NETWORKS = {
     **{title: network for title, network in NETWORKS.items() if network.zoo != "keras"},
     "ResNet-10-T": Network("ResNet-10-T", "timm/resnet10t"),
@@ -41,6 +41,8 @@ _NETWORKS = {
 _LEAST = 0.02  # a gain that is told from noise
 
 Gains = Mapping[str, float]
+Found = Mapping[str, Gains]
+"""The gains on each network."""
 
 
 @click.command()
@@ -54,20 +56,20 @@ def main(networks: tuple[str, ...], threads: int, budget: float, exports: Path |
     Beside those of `benchmarks.speed` but Keras's: a network with average pools in its shortcuts,
     and a file whose exporter left the normalisation behind the convolutions as it was.
     """
-    found: dict[str, Gains] = {}
+    found: dict[str, dict[str, Gains]] = {method: {} for method in _METHODS}
     with TemporaryDirectory() as scratch:
         for title in networks or _NETWORKS:
-            found[title] = _gains(title, exports or Path(scratch), threads, budget)
-            click.echo(f"{title}: {found[title]}", err=True)
+            opened = open_network(_NETWORKS[title], exports or Path(scratch))
+            for method in _METHODS:
+                found[method][title] = _gains(opened, method, threads, budget)
+                click.echo(f"{title}, {method}: {found[method][title]}", err=True)
     PAGE.write_text("\n".join(_page(found)) + "\n", encoding="utf-8")
 
 
-def _gains(network: str, exports: Path, threads: int, budget: float) -> Gains:
-    """The gain of each pattern that changes the network's lowered gradient."""
-    opened = open_network(_NETWORKS[network], exports)
-    model = gr.explanation_model(gr.canonicalize(opened.model), "gradient")
-    images, targets = opened.noise(_PICTURES), np.zeros(_PICTURES, np.int64)
-    feeds = {model.graph.input[0].name: images, "target": targets}
+def _gains(opened: Opened, method: str, threads: int, budget: float) -> Gains:
+    """The gain of each pattern that changes what is run for one picture."""
+    model = gr.explanation_model(gr.canonicalize(opened.model), method)
+    feeds = {model.graph.input[0].name: opened.noise(1), "target": np.zeros(1, np.int64)}
     whole = _lowered(model, CPU, feeds)
     runs = {_ALL: _run(whole, feeds, threads)}
     for title, names in _LEFT_OUT.items():
@@ -75,8 +77,8 @@ def _gains(network: str, exports: Path, threads: int, budget: float) -> Gains:
         if left != whole:
             runs[title] = _run(left, feeds, threads)
     times = by_turns(runs, budget)
-    base = times.pop(_ALL).best
-    return {name: timing.best / base for name, timing in times.items()}
+    base = times.pop(_ALL).median
+    return {name: timing.median / base for name, timing in times.items()}
 
 
 def _lowered(
@@ -92,27 +94,34 @@ def _run(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], threads: int) 
     return lambda: session.run(feeds)
 
 
-def _page(found: Mapping[str, Gains]) -> Iterator[str]:
+def _page(found: Mapping[str, Found]) -> Iterator[str]:
     facts = machine()
     yield from (
         "# Patterns of the CPU's lowering",
         "",
-        f"What each gains in forward and gradient of {_PICTURES} pictures: the best time without",
-        f"it over that with all. A dash: less than {_LEAST:.0%}; a blank cell: it does not apply.",
-        "Written by `python -m benchmarks.speed.patterns`; each function's docstring says why.",
+        "What each gains for one picture: the median time without it over that with all.",
+        f"A dash: less than {_LEAST:.0%}; a blank cell: it does not apply. Written by",
+        "`python -m benchmarks.speed.patterns`; each function's docstring says why.",
         "",
         f"{facts['processor']}, {facts['cores']} cores.",
-        "",
-        line("pattern", "form", *found),
-        rule(len(found), 2),
     )
-    for each in CPU:
-        yield line(f"`{each.name}`", _form(each), *_cells(found, each.name))
+    for method, title in _METHODS.items():
+        yield from ("", f"## {title}", "", *_table(found[method]))
+
+
+def _table(found: Found) -> Iterator[str]:
+    yield line("pattern", "form", *found)
+    yield rule(len(found), 2)
     both = "`factor_before_mask` and `factor_in_weight`: each does part of the other's work."
-    yield line(_FACTORS, both, *_cells(found, _FACTORS))
+    forms = {f"`{each.name}`": (each.name, _form(each)) for each in CPU} | {
+        _FACTORS: (_FACTORS, both)
+    }
+    for title, (name, form) in forms.items():
+        if any(name in gains for gains in found.values()):
+            yield line(title, form, *_cells(found, name))
 
 
-def _cells(found: Mapping[str, Gains], name: str) -> Iterator[str]:
+def _cells(found: Found, name: str) -> Iterator[str]:
     for gains in found.values():
         gain = gains.get(name)
         yield "" if gain is None else "–" if abs(gain - 1) < _LEAST else f"{gain:.2f}"

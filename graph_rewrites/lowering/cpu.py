@@ -11,7 +11,7 @@ from graph_rewrites.lowering.convolution import (
 )
 from graph_rewrites.lowering.factors import factor_before_mask, factor_in_weight
 from graph_rewrites.lowering.pattern import Pattern
-from graph_rewrites.lowering.pooling import average_unpooling, mask_before_unpooling, unpooling
+from graph_rewrites.lowering.pooling import mask_before_unpooling, unpooling
 from graph_rewrites.lowering.quantization import float_weight
 from graph_rewrites.lowering.rectification import step_mask
 from graph_rewrites.lowering.seeds import chosen_row
@@ -23,7 +23,6 @@ CPU: tuple[Pattern, ...] = (
     factor_in_weight,
     mask_before_unpooling,
     unpooling,
-    average_unpooling,
     cropped_convolution,
     flipped_convolution,
     spread_depthwise_convolution,

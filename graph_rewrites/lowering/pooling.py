@@ -8,7 +8,6 @@ import numpy as np
 
 from graph_rewrites.emit import Emitter
 from graph_rewrites.graph import Graph
-from graph_rewrites.lowering.blocked import repeated
 from graph_rewrites.lowering.constants import is_zero
 from graph_rewrites.lowering.pattern import pattern
 from graph_rewrites.node import Node
@@ -70,30 +69,6 @@ def unpooling(op: Emitter, node: Node) -> str | None:
     kernel = list(window.kernel)
     full = op.MaxUnpool(found.ct, found.indices, size, kernel_shape=kernel, strides=strides)
     return str(op.Reshape(full, list(like)) if told else full)
-
-
-@pattern("Reshape")
-def average_unpooling(op: Emitter, node: Node) -> str | None:
-    """ConvTranspose of an average pool without overlap -> every cotangent repeated.
-
-    With stride and kernel equal every position has the cotangent of its one window: in blocked
-    layout, and without a convolution for every channel.
-    """
-    chain = _writers(op.graph, node.output, "Reshape", "ConvTranspose", "Reshape")
-    if not chain:
-        return None
-    _, transposed, flat = chain
-    ones, ct, window = op.graph.constant(transposed.input(1)), flat.input(0), Window.of(transposed)
-    like, windows = op.shape(node.output), op.shape(ct)
-    if ones is None or len(ones.shape) != 4 or ones.shape[:2] != (1, 1) or (ones != 1.0).any():
-        return None
-    if like is None or windows is None or len(windows) != 4 or not is_static((*like, *windows)):
-        return None
-    grown = [int(n) * s for n, s in zip(windows[2:], window.strides, strict=True) if n is not None]
-    alike = list(like) == [*windows[:2], *grown]
-    if window.kernel != window.strides or window.padded or max(window.dilations) > 1 or not alike:
-        return None
-    return repeated(op, ct, window.strides)
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,11 @@ class _Reading:
     @classmethod
     def of(cls, op: Emitter, node: Node, ct: str) -> _Reading:
         x, offset = node.input(0), node.input(2)
-        groups, window = node.attr("offset_group", 1), Window.of(node)
+        window = Window.of(node)
         places = np.array(list(product(*map(range, window.kernel))))
-        channels, taken = static_dims(op.graph, x, [1])[0] // groups, len(places)
+        (read,) = static_dims(op.graph, node.input(1), [1])  # by each of the weight's groups
+        channels = read * node.attr("group", 1) // node.attr("offset_group", 1)
+        taken = len(places)
         points = op.Mul(op.ReduceProd(op.Shape(ct, start=2)), [taken])
         pixels = op.ReduceProd(op.Shape(x, start=2))
         picture = op.Reshape(x, op.Concat([-1, channels], pixels, axis=0))

@@ -11,7 +11,7 @@ from graph_rewrites.canonical import canonicalize
 from tests.graph_rewrites.runtime import run
 
 HEAD = """<ir_version: 10, opset_import: ["" : 21]> net (float[N,3,6,6] x) => ({outputs})
-<float s = {{0.02}}, int8 z = {{-100}}, int8 other = {{7}}, float[1] several = {{0.5}}> {{
+<float s = {{0.02}}, int8 z = {{-100}}, int8 other = {{7}}> {{
     q = QuantizeLinear(x, s, z)
     {body}
 }}"""

@@ -158,13 +158,6 @@ CASES: Mapping[str, Case] = {
         (16, 4, 4),
         _W,
     ),
-    "average pool": Case(
-        "average_unpooling",
-        f"{_POOL} AveragePool<kernel_shape=[2,3], strides=[2,3]>(r)",
-        (16, 8, 9),
-        (16, 4, 3),
-        _W,
-    ),
     "global average pool": Case(
         "repeated_pixel", f"{_POOL} GlobalAveragePool(r)", (16, 6, 5), (16, 1, 1), _W
     ),

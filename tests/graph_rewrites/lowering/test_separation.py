@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -95,9 +97,26 @@ def test_open_shapes_stay_as_they_are() -> None:
     assert not copies(gr.lower(model, "cpu"))
 
 
-def test_products_of_matrices_gain_by_rows() -> None:
-    body = """h = Conv<pads=[1,1,1,1]>(x, w) a = MatMul(h, m) b = MatMul(a, m)
-        p = GlobalAveragePool(b) y = Flatten(p)"""
-    weights = {"w": np.ones((5, 3, 3, 3), np.float32), "m": np.ones((8, 8), np.float32)}
-    model = graph_of(f"net (float[N,3,8,8] x) => (float[N,5] y) {{ {body} }}", **weights)
-    assert not copies(lowered(gr.explanation_model(model, "gradient", targets=3), feeds(1, 3)))
+TOKENS = """h = Conv<pads=[1,1,1,1]>(x, w) f = Reshape(h, tokens) t = Transpose<perm=[0,2,1]>(f)
+    a = MatMul(t, q) r = Relu(a) one = Gather<axis=1>(r, first) y = Gemm(one, u)"""
+NORM = """h = Conv<pads=[1,1,1,1]>(x, w) f = Reshape(h, line) mean = ReduceMean(f, last)
+    d = Sub(f, mean) e = Mul(d, d) v = ReduceMean(e, last) s = Sqrt(v) n = Div(d, s)
+    r = Reshape(n, picture) p = GlobalAveragePool(r) l = Flatten(p) y = Gemm(l, u)"""
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("body", [TOKENS, NORM], ids=["one token of many", "one line a picture"])
+def test_what_mixes_the_rows_or_is_no_picture_goes_back_apart_too(body: str, images: int) -> None:
+    """A token's cotangent is put back into all rows in one line; a norm may see pictures flat."""
+    rng = np.random.default_rng(0)
+    weights = {"w": (16, 3, 3, 3), "q": (16, 16), "u": (16, 5)}
+    values = {name: rng.standard_normal(s).astype(np.float32) for name, s in weights.items()}
+    sizes = {"tokens": [0, 16, -1], "line": [0, 1, -1], "picture": [0, 16, SIZE, SIZE], "last": [2]}
+    values.update({name: np.array(size) for name, size in sizes.items()}, first=np.array(0))
+    used = {name: value for name, value in values.items() if re.search(rf"\b{name}\b", body)}
+    net = graph_of(f"net (float[N,3,{SIZE},{SIZE}] x) => (float[N,5] y) {{ {body} }}", **used)
+    model, fed = gr.explanation_model(net, "gradient", targets=3), feeds(images, 3)
+    fast = lowered(model, fed)
+    assert copies(fast)
+    expected = run(model, fed)["map/gradient"]
+    np.testing.assert_allclose(run(fast, fed)["map/gradient"], expected, rtol=1e-4, atol=1e-6)

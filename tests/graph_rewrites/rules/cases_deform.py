@@ -41,7 +41,7 @@ CASES = [
     deform(("N", 4, 4, 4), (2, 2, 2, 2), (3, 3), "groups", group=2, masked=True),
     deform(("N", 4, 4, 4), (2, 4, 2, 2), (3, 3), "offset groups", groups=2, masked=True),
     deform(("N", 4, 4, 4), (4, 1, 2, 2), (3, 3), "all groups", group=4, groups=2, bias=(4,)),
-    deform(("N", 2, "H", "W"), (3, 2, 3, 3), ("H", "W"), "free pixels", pads=[1, 1, 1, 1]),
+    deform(("N", "C", "H", "W"), (3, 4, 3, 3), ("H", "W"), "free picture", pads=[1, 1, 1, 1]),
     Case(
         "DeformConv",
         [("N", 2, 5, 4), WEIGHTS, Fed(shape=("N", 12, 3, 3)), np.ones(3, np.float32)],

@@ -19,7 +19,7 @@ from graph_rewrites.rules.table import Rule
 from graph_rewrites.testing import Domain, Run, check_adjoint, check_vjp, normal
 
 BATCHES = (1, 3)
-SIZES = {"H": 7, "W": 6, "L": 5, "M": 1}
+SIZES = {"C": 4, "H": 7, "W": 6, "L": 5, "M": 1}
 
 
 @dataclass(frozen=True)
