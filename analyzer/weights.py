@@ -14,8 +14,11 @@ import onnx
 import onnx.numpy_helper
 
 from analyzer.sources import external_data
+from graph_rewrites.graph import Graph
+from graph_rewrites.stamps import is_original
 from graph_rewrites.weights import detach
 
+_CACHES: Final = 64 << 20  # bytes: more than the caches of a processor usually hold
 _PLAIN: Final = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 
 
@@ -71,6 +74,16 @@ def set_apart(
         else:
             stub.CopyFrom(full)
     return light, found
+
+
+def is_mostly_dense(model: onnx.ModelProto) -> bool:
+    """Whether most of the weights, and more than caches hold, are read for one row of an image."""
+    graph = Graph(model)
+    sizes = {tensor.name: external_data.size_of(tensor) for tensor in model.graph.initializer}
+    products = [n for n in graph.nodes if is_original(n) and n.op_type in ("Gemm", "MatMul")]
+    rows = [node for node in products if len(graph.shape(node.input(0)) or ()) == 2]
+    dense = sum(sizes.get(name, 0) for name in {node.input(1) for node in rows})
+    return dense > _CACHES and 2 * dense > sum(sizes.values())
 
 
 def _multiplied(model: onnx.ModelProto) -> set[str]:

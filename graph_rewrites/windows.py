@@ -75,6 +75,11 @@ class Window:
         """Whether there is any padding."""
         return any(self.begin + self.end)
 
+    @property
+    def is_pixel(self) -> bool:
+        """Whether there is a window at every position, of nothing but that position."""
+        return not self.padded and all(n == 1 for n in self.kernel + self.strides)
+
     def attributes(self) -> dict[str, list[int]]:
         """Strides, dilations and pads as attributes of a Conv."""
         return {

@@ -55,7 +55,8 @@ deployed model costs anyway. All contenders of a line ran by turns in one proces
 threads; medians. `python -m benchmarks.speed` measures and writes this page.
 
 - *portable*: the explanation model as it is written; *lowered*: the form that `analyzer` runs on
-  the device, on the CPU a picture a run and as many runs side by side as there are threads;
+  the device, on the CPU a picture a run (four where dense layers hold most of the weights) and as
+  many runs side by side as there are threads;
   *one run*: the whole batch in one, as the others do; *apart*: one lowered model for each map
   instead of one forward pass for all.
 - Weights are random and seeded, the same for all; pictures are noise of 224 × 224. "8 bits" is a

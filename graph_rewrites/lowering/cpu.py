@@ -10,6 +10,8 @@ from graph_rewrites.lowering.convolution import (
     spread_depthwise_convolution,
 )
 from graph_rewrites.lowering.factors import factor_before_mask, factor_in_weight
+from graph_rewrites.lowering.maps import small_map
+from graph_rewrites.lowering.means import mean_in_weight, mean_of_unpooled
 from graph_rewrites.lowering.pattern import Pattern
 from graph_rewrites.lowering.pooling import mask_before_unpooling, unpooling
 from graph_rewrites.lowering.quantization import float_weight
@@ -21,6 +23,8 @@ CPU: tuple[Pattern, ...] = (
     chosen_row,
     factor_before_mask,
     factor_in_weight,
+    mean_of_unpooled,
+    mean_in_weight,
     mask_before_unpooling,
     unpooling,
     cropped_convolution,
@@ -28,6 +32,7 @@ CPU: tuple[Pattern, ...] = (
     spread_depthwise_convolution,
     repeated_pixel,
     global_pool,
+    small_map,
     silu_slope,
     sigmoid_complement,
     step_mask,

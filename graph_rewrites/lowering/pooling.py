@@ -25,7 +25,7 @@ def mask_before_unpooling(op: Emitter, node: Node) -> str | None:
     layout. Several cotangents at one place pass together or not at all.
     """
     condition, ct, other = node.inputs
-    compare, found = op.graph.producer(condition), _Unpooling.of(op.graph, ct)
+    compare, found = op.graph.producer(condition), Unpooling.of(op.graph, ct)
     if compare is None or compare.op_type != "Greater" or found is None:
         return None
     if compare.input(0) != found.x or len(op.graph.consumers(ct)) > 1:
@@ -46,7 +46,7 @@ def unpooling(op: Emitter, node: Node) -> str | None:
     Every position gets one cotangent at most, so that nothing needs to be added up: a fifth of the
     time of ScatterElements.
     """
-    found = _Unpooling.of(op.graph, node.output)
+    found = Unpooling.of(op.graph, node.output)
     if found is None:
         return None
     window, like, windows = Window.of(found.pool), op.shape(found.x), op.shape(found.ct)
@@ -72,7 +72,7 @@ def unpooling(op: Emitter, node: Node) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Unpooling:
+class Unpooling:
     """What the rule of MaxPool emitted.
 
     Attributes:
@@ -88,7 +88,7 @@ class _Unpooling:
     ct: str
 
     @classmethod
-    def of(cls, graph: Graph, tensor: str) -> _Unpooling | None:
+    def of(cls, graph: Graph, tensor: str) -> Unpooling | None:
         """The unpooling that computes `tensor`; None where something else does."""
         chain = _writers(graph, tensor, "Reshape", "ScatterElements")
         if not chain or chain[1].attr("reduction") != "add":

@@ -47,7 +47,7 @@ def _separate(graph: Graph, prefix: str, rows: str, targets: int) -> bool:
         return False
     total = count * targets
     leaving = {name: _rows(graph, name, total) for name in _leaving(graph, part)}
-    before = _before(graph, part, repeats, total)
+    before = _before(graph, prefix, part, repeats, total)
     if before is None or not all(leaving.values()):
         return False
     between, entering = before
@@ -87,7 +87,7 @@ def _picture_part(graph: Graph, prefix: str) -> list[Node]:
 
 
 def _before(
-    graph: Graph, part: Sequence[Node], repeats: Collection[str], total: int
+    graph: Graph, prefix: str, part: Sequence[Node], repeats: Collection[str], total: int
 ) -> tuple[list[Node], tuple[str, ...]] | None:
     """The nodes between rows and `part`, in order, and these rows; None where it has other sources.
 
@@ -106,8 +106,8 @@ def _before(
         shape = graph.shape(name) or ()
         if shape[:1] == (total,) and is_static(shape) and graph.is_float(name):
             entering[name] = None
-        elif writer is None:
-            return None
+        elif writer is None or writer.metadata.get(PREFIX_KEY) != prefix:
+            return None  # another pass may copy it too
         else:
             between.append(writer)
             seen.update(writer.outputs)

@@ -67,6 +67,8 @@ def average_pool_vjp(op: Emitter, node: Node, cts: Cotangents) -> Cotangents:
     """AveragePool: every position gets ct / divisor of the windows that it is in."""
     (ct,), (x,) = cts, node.inputs
     window = Window.of(node)
+    if window.is_pixel:  # an adaptive pool to the size that there is, as in VGG-16
+        return [ct]
     windows = window.counts(spatial_sizes(op, x)) or op.Shape(ct, start=2)
     share = op.Mul(ct, _share(op, node, window, windows))
     return [_spread_evenly(op, share, window, windows, x)]

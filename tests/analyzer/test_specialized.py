@@ -11,6 +11,7 @@ from analyzer.explaining import Explainers
 from analyzer.plan import Plan
 from analyzer.session import Session
 from analyzer.specialized import SpecializedSession
+from tests.graph_rewrites.samples import graph_of
 from tests.graph_rewrites.test_quantized import pictures, small_cnn
 
 
@@ -67,6 +68,23 @@ def test_a_shape_is_opened_once_and_two_are_kept(opened):
 def test_small_pictures_share_a_run_and_large_ones_lose_by_it(device, picture, size, images):
     session = SpecializedSession(gr.explanation_model(small_cnn(), "gradient"), device)
     assert session.run_size(picture, size) == images
+
+
+@pytest.mark.parametrize(("classes", "images"), [(24_000, 4), (2_000, 1)])
+@pytest.mark.parametrize(
+    "dense", ["y = Gemm(f, w)", "y = Gemm<transB=1>(f, w)", "y = MatMul(f, w)"]
+)
+def test_large_dense_weights_are_read_for_four_pictures(dense, classes, images):
+    shape = (classes, 768) if "transB" in dense else (768, classes)
+    body = f"p = MaxPool<kernel_shape=[14,14], strides=[14,14]>(x) f = Flatten(p) {dense}"
+    model = graph_of(
+        f"net (float[N,3,224,224] x) => (float[N,{classes}] y) {{ {body} }}",
+        w=np.zeros(shape, np.float32),
+    )
+    session = SpecializedSession(gr.explanation_model(model, "gradient"), "cpu")
+    assert session.run_size((3, 224, 224), None) == images
+    assert session.run_size((3, 448, 448), None) == 1
+    assert session.run_size((3, 224, 224), 2) == min(images, 2)
 
 
 def singles(count: int) -> list[dict[str, np.ndarray]]:
