@@ -176,8 +176,9 @@ class SpecializedSession:
 
     def _open(self, shapes: Shapes, threads: int | None, *, profile: bool = False) -> Session:
         half = self._precision == "float16"
-        lowered = lowered_graph(self._model, self.device, dict(shapes), float16=half)
-        light, weights = lowered.export_detached()
+        graph = lowered_graph(self._model, self.device, dict(shapes), float16=half)
+        light, weights = graph.export_detached()
+        del graph  # and the weights that it has read, before the session reads them
         return Session(
             light,
             self.device,
