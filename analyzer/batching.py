@@ -109,7 +109,8 @@ def run_all(
     """
     images = next(iter(inputs.values()))
     count = len(images)
-    most = session.run_size(images.shape[1:], size) if batching.free else 1
+    shared = batching.free and count > 1
+    most = session.run_size(images.shape[1:], size) if shared else 1
     step = math.ceil(count / math.ceil(count / most))  # nine are five and four, not eight and one
     batches = []
     for start in range(0, count, step):

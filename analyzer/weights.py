@@ -15,7 +15,6 @@ import onnx.numpy_helper
 
 from analyzer.sources import external_data
 from graph_rewrites.graph import Graph
-from graph_rewrites.stamps import is_original
 from graph_rewrites.weights import detach
 
 _CACHES: Final = 64 << 20  # bytes: more than the caches of a processor usually hold
@@ -78,12 +77,16 @@ def set_apart(
 
 def is_mostly_dense(model: onnx.ModelProto) -> bool:
     """Whether most of the weights, and more than caches hold, are read for one row of an image."""
-    graph = Graph(model)
     sizes = {tensor.name: external_data.size_of(tensor) for tensor in model.graph.initializer}
-    products = [n for n in graph.nodes if is_original(n) and n.op_type in ("Gemm", "MatMul")]
+    least = max(_CACHES, sum(sizes.values()) // 2)
+    matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    if sum(sizes[name] for name in matrices) <= least:
+        return False  # whatever reads them: to find that out takes longer
+    graph = Graph(model)
+    products = [node for node in graph.nodes if node.op_type in ("Gemm", "MatMul")]
     rows = [node for node in products if len(graph.shape(node.input(0)) or ()) == 2]
-    dense = sum(sizes.get(name, 0) for name in {node.input(1) for node in rows})
-    return dense > _CACHES and 2 * dense > sum(sizes.values())
+    read = matrices.intersection(node.input(1) for node in rows)
+    return sum(sizes[name] for name in read) > least
 
 
 def _multiplied(model: onnx.ModelProto) -> set[str]:

@@ -71,7 +71,11 @@ def is_at_hand(tensor: onnx.TensorProto) -> bool:
 
 def is_bulky(tensor: onnx.TensorProto) -> bool:
     """Whether a tensor's values are set aside: it is large, or they lie in another file."""
-    return tensor.ByteSize() > KEEP_BYTES or tensor.data_location == onnx.TensorProto.EXTERNAL
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return True
+    if tensor.HasField("raw_data") and prod(tensor.dims) > KEEP_BYTES:
+        return True  # the message's size, of all weights, would take longer than the rewriting
+    return bool(tensor.ByteSize() > KEEP_BYTES)
 
 
 def emptied(tensor: onnx.TensorProto) -> onnx.TensorProto:
