@@ -28,6 +28,7 @@ from graph_rewrites.lowering.pattern import Pattern
 
 PAGE = Path(__file__).parents[1] / "PATTERNS.md"
 _ALL = "all"
+_NONE = "none"
 _FACTORS = "both factors"
 _LEFT_OUT = {each.name: {each.name} for each in CPU} | {
     _FACTORS: {"factor_before_mask", "factor_in_weight"}  # one stands in for the other
@@ -71,7 +72,7 @@ def _gains(opened: Opened, method: str, threads: int, budget: float) -> Gains:
     model = gr.explanation_model(gr.canonicalize(opened.model), method)
     feeds = {model.graph.input[0].name: opened.noise(1), "target": np.zeros(1, np.int64)}
     whole = _lowered(model, CPU, feeds)
-    runs = {_ALL: _run(whole, feeds, threads)}
+    runs = {name: _run(whole, feeds, threads) for name in (_ALL, _NONE)}
     for title, names in _LEFT_OUT.items():
         left = _lowered(model, [each for each in CPU if each.name not in names], feeds)
         if left != whole:
@@ -114,7 +115,8 @@ def _table(found: Found) -> Iterator[str]:
     yield rule(len(found), 2)
     both = "`factor_before_mask` and `factor_in_weight`: each does part of the other's work."
     forms = {f"`{each.name}`": (each.name, _form(each)) for each in CPU} | {
-        _FACTORS: (_FACTORS, both)
+        _FACTORS: (_FACTORS, both),
+        _NONE: (_NONE, "Nothing left out, the same model again: what noise is."),
     }
     for title, (name, form) in forms.items():
         if any(name in gains for gains in found.values()):
