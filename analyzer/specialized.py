@@ -88,10 +88,11 @@ class SpecializedSession:
         On a CPU the backward pass reads the forward's activations again, and those of larger runs
         have left the caches: eight pictures in one run take, for the gradient of MobileNetV2, 1.4
         times what they take one by one. Side by side (`run_each`) they take less still. Nor does a
-        map depend then on what else was asked for.
+        map of a picture of that size depend then on what else was asked for.
 
         Where dense layers hold most of the weights, a run reads hundreds of megabytes, and four
-        times as many images share it: Grad-CAM of an AlexNet takes 0.7 of the time.
+        times as many images share it: Grad-CAM of an AlexNet takes 0.7 of the time. The last bits
+        of a map may then depend on the others in its run.
 
         Args:
             picture: The shape of one.

@@ -76,7 +76,10 @@ def set_apart(
 
 
 def is_mostly_dense(model: onnx.ModelProto) -> bool:
-    """Whether most of the weights, and more than caches hold, are read for one row of an image."""
+    """Whether most of the weights, and more than caches hold, multiply rows: as a rule, of images.
+
+    Tokens laid out as rows count as well; products of a batch of tokens (MatMul) do not.
+    """
     sizes = {tensor.name: external_data.size_of(tensor) for tensor in model.graph.initializer}
     least = max(_CACHES, sum(sizes.values()) // 2)
     matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}

@@ -73,8 +73,8 @@ def is_bulky(tensor: onnx.TensorProto) -> bool:
     """Whether a tensor's values are set aside: it is large, or they lie in another file."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return True
-    if tensor.HasField("raw_data") and prod(tensor.dims) > KEEP_BYTES:
-        return True  # the message's size, of all weights, would take longer than the rewriting
+    if tensor.HasField("raw_data") and prod(tensor.dims) > 8 * KEEP_BYTES:
+        return True  # whatever its type; to measure every message would take longer than to rewrite
     return bool(tensor.ByteSize() > KEEP_BYTES)
 
 

@@ -30,7 +30,6 @@ def make_pads_explicit(graph: Graph) -> None:
         UnknownShapeError: the pads depend on a height or width that the model leaves open.
         UnsupportedOperatorError: runtimes do not agree what the pads should be.
     """
-    settled = False
     for node in graph.nodes:
         if node.domain or node.op_type not in _POOLS | _WEIGHT.keys():
             continue
@@ -41,11 +40,20 @@ def make_pads_explicit(graph: Graph) -> None:
         elif mode != "NOTSET":
             _settle(node, mode)
         node.set_attr("auto_pad", None)
-        if node.attr("ceil_mode", 0) and _adds_no_window(node):
-            node.set_attr("ceil_mode", None)
-            settled = True
-    if settled:
-        graph.infer()
+        _settle_rounding(graph, node)
+
+
+def settle_rounding(graph: Graph) -> None:
+    """Let pools of fixed size round it up only where that adds a window, in place."""
+    for node in graph.nodes:
+        if not node.domain and node.op_type in _POOLS:
+            _settle_rounding(graph, node)
+
+
+def _settle_rounding(graph: Graph, node: Node) -> None:
+    if node.attr("ceil_mode", 0) and _adds_no_window(node):
+        node.set_attr("ceil_mode", None)
+        graph.infer()  # the sizes behind it, before they decide about the next
 
 
 def _adds_no_window(node: Node) -> bool:

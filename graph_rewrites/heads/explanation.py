@@ -139,7 +139,8 @@ class _Maps:
         if not method.features:
             axis = self.picture.channel_axis
             values = pixels if method.signed else op.ReduceMax(op.Abs(pixels), [axis], keepdims=0)
-            self._publish(op, f"map/{name}", values, signed=method.signed)
+            rank = len(self.picture.shape) - (not method.signed)
+            self._publish(op, f"map/{name}", self._valid(op, values, rank), signed=method.signed)
         for layer in self.layers if method.features else ():
             several = len(self.layers) > 1
             output = f"map/{name}/{layer.name}" if several else f"map/{name}"
@@ -151,7 +152,10 @@ class _Maps:
             self._publish_grid(op, f"{output}/raw", grid, layer)
 
     def _grid(self, layer: _Layer) -> str:
-        """The layer's Grad-CAM on its own grid, shared by the methods that need it."""
+        """The layer's Grad-CAM on its own grid, shared by the methods that need it.
+
+        It is NaN where the target is none, and whatever is made of it is then.
+        """
         if layer.name not in self._grids:
             op = self._emitter(f"cam/{layer.name}")
             features = dequantized(op, layer.values)
@@ -161,7 +165,8 @@ class _Maps:
             shape, axis = layer.feature_map.spread
             features = spread(op, features, layer.feature_map)
             cotangent = spread(op, cotangent, layer.feature_map)
-            self._grids[layer.name] = grad_cam(op, features, cotangent, axis, len(shape))
+            grid = grad_cam(op, features, cotangent, axis, len(shape))
+            self._grids[layer.name] = self._valid(op, grid, len(shape) - 1)
         return self._grids[layer.name]
 
     def _emitter(self, label: str) -> Emitter:
@@ -177,11 +182,14 @@ class _Maps:
         dims = shape[1:] if signed else [shape[axis] for axis in self.picture.spatial_axes]
         self._write(op, name, values, list(dims))
 
+    def _valid(self, op: Emitter, values: str, rank: int) -> str:
+        """Rows (R, …) with `rank` dimensions; NaN where the target is none."""
+        valid = op.Reshape(self.selection.valid, [-1] + [1] * (rank - 1))
+        return str(op.Where(valid, values, float("nan")))
+
     def _write(self, op: Emitter, name: str, values: str, dims: Sequence[Dim]) -> None:
-        """Publish rows (R, *dims) as (N, *dims) or (N, T, *dims); NaN where the target is none."""
+        """Publish rows (R, *dims) as (N, *dims) or (N, T, *dims)."""
         chosen = self.selection
-        valid = op.Reshape(chosen.valid, [-1, *(1 for _ in dims)])
-        values = op.Where(valid, values, float("nan"))
         shape = (chosen.batch, *dims)
         if chosen.targets > 1:
             shape = (chosen.batch, chosen.targets, *dims)

@@ -10,7 +10,6 @@ from graph_rewrites.lowering.convolution import (
     spread_depthwise_convolution,
 )
 from graph_rewrites.lowering.factors import factor_before_mask, factor_in_weight
-from graph_rewrites.lowering.maps import small_map
 from graph_rewrites.lowering.means import mean_in_weight, mean_of_unpooled
 from graph_rewrites.lowering.pattern import Pattern
 from graph_rewrites.lowering.pooling import mask_before_unpooling, unpooling
@@ -32,7 +31,6 @@ CPU: tuple[Pattern, ...] = (
     spread_depthwise_convolution,
     repeated_pixel,
     global_pool,
-    small_map,
     silu_slope,
     sigmoid_complement,
     step_mask,

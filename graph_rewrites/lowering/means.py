@@ -16,6 +16,7 @@ from graph_rewrites.lowering.pattern import pattern
 from graph_rewrites.lowering.pooling import Unpooling
 from graph_rewrites.node import Node
 from graph_rewrites.shapes import is_static, static_dims
+from graph_rewrites.weights import is_at_hand
 from graph_rewrites.windows import Window
 
 
@@ -24,13 +25,16 @@ def mean_of_unpooled(op: Emitter, node: Node) -> str | None:
     """Mean over all positions of what a max-pool puts back -> of what it was given, in proportion.
 
     Each cotangent is put back at one position, so that their sum stays: the pool need not find out
-    where, nor is anything put back.
+    where, nor is anything put back. Dilated windows are left: one may hold nothing but padding.
     """
     found, axes = Unpooling.of(op.graph, node.input(0)), _axes(op.graph, node)
     if found is None or not axes:
         return None
     shapes = [op.shape(name) for name in (found.ct, found.x)]
-    if axes != Window.of(found.pool).axes or not all(s and is_static(s) for s in shapes):
+    window = Window.of(found.pool)
+    if axes != window.axes or window.extents != window.kernel:
+        return None
+    if not all(shape and is_static(shape) for shape in shapes):
         return None
     before, after = (prod(static_dims(op.graph, x, axes)) for x in (found.ct, found.x))
     return str(op.Mul(op.ReduceMean(found.ct, axes, keepdims=1), before / after))
@@ -85,6 +89,8 @@ def _matrix(graph: Graph, product: Node) -> np.ndarray | None:
     writer = graph.producer(name)
     if writer is not None and writer.op_type == "Transpose" and writer.attr("perm") == [1, 0]:
         name, turned = writer.input(0), not turned
+    if name not in graph.initializers or not is_at_hand(graph.bulk(name)):
+        return None
     weight = graph.constant(name)
     return weight.T if weight is not None and turned else weight
 

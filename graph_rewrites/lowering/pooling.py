@@ -13,6 +13,7 @@ from graph_rewrites.lowering.pattern import pattern
 from graph_rewrites.node import Node
 from graph_rewrites.rules.pooling import put_back_at
 from graph_rewrites.shapes import is_static
+from graph_rewrites.stamps import is_original
 from graph_rewrites.windows import Window
 
 
@@ -91,8 +92,8 @@ class Unpooling:
     def of(cls, graph: Graph, tensor: str) -> Unpooling | None:
         """The unpooling that computes `tensor`; None where something else does."""
         chain = _writers(graph, tensor, "Reshape", "ScatterElements")
-        if not chain or chain[1].attr("reduction") != "add":
-            return None
+        if not chain or is_original(chain[1]) or chain[1].attr("reduction") != "add":
+            return None  # the network's own adds to what it likes, not to zeros
         _, indices, cts = chain[1].inputs
         pool, flat = _writers(graph, indices, "Reshape", "MaxPool"), _writers(graph, cts, "Reshape")
         if not pool or not flat or pool[1].outputs[1:] != (pool[0].input(0),):

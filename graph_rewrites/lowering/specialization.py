@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from graph_rewrites.canonical.padding import settle_rounding
 from graph_rewrites.errors import UnknownTensorError
 from graph_rewrites.graph import Graph
 
@@ -27,6 +28,7 @@ def specialize(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> None:
     for name, type_ in declared.items():  # its symbols would contradict what is inferred
         graph.retype(name, replace(type_, shape=None))
     graph.infer()
+    settle_rounding(graph)
     for name, type_ in declared.items():
         graph.retype(name, type_ if graph.shape(name) is None else graph.type(name))
 
