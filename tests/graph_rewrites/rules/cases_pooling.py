@@ -89,7 +89,6 @@ MAX_POOL = [
 
 CORNERS = list(itertools.product((0, 1), (0, 1)))
 AVERAGE_POOL = [
-    average_pool("pixels", kernel_shape=[1, 1]),
     average_pool("every second pixel", kernel_shape=[1, 1], strides=[2, 1]),
     average_pool("disjoint", kernel_shape=[2, 2], strides=[2, 2]),
     average_pool("identity", kernel_shape=[1, 1]),
